@@ -1,0 +1,118 @@
+//! The demo API's memory: who called how often, what it cost, and what comes next.
+
+use std::collections::BTreeMap;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::script::{Account, Answer, Script, Then};
+
+/// What the demo API was asked for and what it cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Calls {
+    /// Valid generation requests.
+    pub total: u64,
+    /// Those that cost money.
+    pub billed: u64,
+    /// Requests that are not in the other counts: no key (401) or a bad body (400, 413).
+    pub refused: u64,
+    /// By key, ascending.
+    pub calls: Vec<Call>,
+}
+
+/// The calls of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Call {
+    /// The `Idempotency-Key` header, or the SHA-256 of the body in lower-case hex.
+    pub key: String,
+    /// How many there were.
+    pub count: u64,
+    /// How many of them cost money.
+    pub billed: u64,
+    /// The first one's prompt.
+    pub prompt: String,
+    /// The first one's image URL.
+    pub image_url: String,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    script: Script,
+    /// How far each key is in each sequence; `None` is the sequence of `all`.
+    steps: BTreeMap<(Option<usize>, String), usize>,
+    calls: BTreeMap<String, Call>,
+    pub(super) refused: u64,
+}
+
+impl Books {
+    pub(super) fn new(script: Script) -> Self {
+        Self { script, ..Self::default() }
+    }
+
+    pub(super) fn replace(&mut self, script: Script) {
+        self.script = script;
+        self.steps.clear();
+    }
+
+    pub(super) fn snapshot(&self) -> Calls {
+        Calls {
+            total: self.calls.values().map(|call| call.count).sum(),
+            billed: self.calls.values().map(|call| call.billed).sum(),
+            refused: self.refused,
+            calls: self.calls.values().cloned().collect(),
+        }
+    }
+
+    /// Enters the call and says how to answer it.
+    pub(super) fn enter(&mut self, key: &str, prompt: &str, image_url: &str) -> Answer {
+        let answer = self.choose(key, prompt, image_url);
+        let call = self.calls.entry(key.to_owned()).or_insert_with(|| Call {
+            key: key.to_owned(),
+            count: 0,
+            billed: 0,
+            prompt: prompt.to_owned(),
+            image_url: image_url.to_owned(),
+        });
+        call.count += 1;
+        call.billed += u64::from(answer.is_billed());
+        answer
+    }
+
+    fn choose(&mut self, key: &str, prompt: &str, image_url: &str) -> Answer {
+        if self.script.account == Account::Empty {
+            return Answer::error(
+                StatusCode::PAYMENT_REQUIRED,
+                "insufficient_quota",
+                "the account has no balance left",
+            );
+        }
+        let matching = self.script.rules.iter().enumerate().find(|(_, rule)| rule.matches(prompt, image_url));
+        let (sequence, answers, then) = match matching {
+            Some((index, rule)) => (Some(index), &rule.answers, rule.then),
+            None => {
+                let chosen = hash(key.as_bytes()) % 100 < u64::from(self.script.fail_first_percent);
+                if chosen && !self.calls.contains_key(key) {
+                    return Answer::error(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "internal_error",
+                        "scripted first failure",
+                    );
+                }
+                (None, &self.script.all, Then::Succeed)
+            }
+        };
+        let step = self.steps.entry((sequence, key.to_owned())).or_default();
+        let index = match then {
+            Then::Succeed => Some(*step),
+            Then::Repeat => step.checked_rem(answers.len()),
+        };
+        *step += 1;
+        index.and_then(|index| answers.get(index)).cloned().unwrap_or_default()
+    }
+}
+
+/// The first 64 bits of the SHA-256.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    Sha256::digest(bytes).iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+}

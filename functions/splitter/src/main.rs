@@ -1,0 +1,50 @@
+//! The splitter: a catalog that was dropped into the bucket becomes one message per row.
+
+use std::{process::ExitCode, sync::Arc};
+
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use packshot_aws::{
+    clients::Aws,
+    clock::SystemClock,
+    config::{SplitterConfig, process_environment},
+    events::{Notification, deadline},
+    telemetry,
+    unused::Unused,
+};
+use packshot_pipeline::{ports::Ports, split::split};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    telemetry::exit(run().await)
+}
+
+async fn run() -> Result<(), Error> {
+    let config = SplitterConfig::read(process_environment)?;
+    telemetry::init(config.log_level);
+    let aws = Aws::load().await;
+    let ports = Ports {
+        store: Arc::new(aws.store(&config.bucket)),
+        rows: Arc::new(aws.queue(&config.rows_queue_url)),
+        retry: Arc::new(Unused),
+        images: Arc::new(Unused),
+        clock: Arc::new(SystemClock),
+    };
+    lambda_runtime::run(service_fn(|event| handle(&ports, &config, event))).await
+}
+
+/// One catalog's trouble is not the next one's. An error makes Lambda call again; what was done is not done twice.
+async fn handle(ports: &Ports, config: &SplitterConfig, event: LambdaEvent<Notification>) -> Result<(), Error> {
+    let deadline = deadline(event.context.deadline);
+    let mut problems = Vec::new();
+    for input in event.payload.splits()? {
+        let key = input.key.clone();
+        match Box::pin(split(ports, &config.settings, input, deadline)).await {
+            Ok(report) => tracing::info!(key, ?report, "split"),
+            Err(error) => {
+                tracing::warn!(key, %error, "not split to the end");
+                problems.push(format!("{key}: {error}"));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n").into()) }
+}

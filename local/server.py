@@ -1,0 +1,83 @@
+"""Runs ministack, the local AWS, with what it gets wrong about the parts that packshot uses put right.
+
+Usage: server.py PORT. Everything else about it (address, credentials) is in its environment; see stack.py.
+The mends are written against the pinned version of ministack; each says when it can go.
+"""
+
+import os
+import socketserver
+import sys
+import time
+
+
+def send_small_packets_at_once():
+    """Python's HTTP server writes head and body of an answer apart, and Nagle's algorithm holds the body back until the
+    head is acknowledged: 40 ms for every invocation of a bootstrap. Can go when ministack's Runtime API server sets
+    TCP_NODELAY."""
+    socketserver.StreamRequestHandler.disable_nagle_algorithm = True
+
+
+def compare_concurrency_as_a_number(lambda_svc):
+    """CloudFormation parameters are strings, and a MaximumConcurrency that came from one is compared with a number: the
+    poller raises, and with it every queue of the server stops. Can go when ministack reads the property as a number."""
+    limit_of = lambda_svc._sqs_esm_concurrency
+
+    def limit_as_number(esm, *args, **kwargs):
+        maximum = (esm.get("ScalingConfig") or {}).get("MaximumConcurrency")
+        if maximum is not None:
+            esm = {**esm, "ScalingConfig": {"MaximumConcurrency": int(maximum)}}
+        return limit_of(esm, *args, **kwargs)
+
+    lambda_svc._sqs_esm_concurrency = limit_as_number
+
+
+def collect_batches(lambda_svc, sqs):
+    """Event source mappings ignore the batching window and cut every batch to ten messages, so that the merger runs a
+    hundred times as often as on AWS. Can go when ministack honours the window and batches of more than ten."""
+    waiting_since = {}
+
+    def window_of(queue_url):
+        arn = sqs._get_q(queue_url)["attributes"]["QueueArn"]
+        windows = [esm["MaximumBatchingWindowInSeconds"] for _, _, esm in lambda_svc._iter_all_esms()
+                   if esm["EventSourceArn"] == arn]
+        return int(max(windows, default=0))
+
+    def receive(queue_url, size):
+        size, window = int(size), window_of(queue_url)
+        with sqs._queues_lock:
+            queue = sqs._get_q(queue_url)
+            sqs._expire_retained(queue)
+            sqs._dlq_sweep(queue)
+            if window:
+                now = time.time()
+                ready = sum(message.get("visible_at", 0) <= now for message in queue["messages"])
+                if ready < size and (not ready or now - waiting_since.setdefault(queue_url, now) < window):
+                    return []
+                waiting_since.pop(queue_url, None)
+            return sqs._collect_msgs(queue, size, int(queue["attributes"].get("VisibilityTimeout", "30")))
+
+    sqs._receive_messages_for_esm = receive
+
+
+def count_loopback_as_tls(app):
+    """The bucket's policy denies requests without TLS, while this server speaks plain HTTP, on loopback only. Can go
+    when ministack offers HTTPS with a certificate that the SDKs trust without being told."""
+    pin = app.pin_request_origin
+    app.pin_request_origin = lambda source_ip, secure_transport: pin(source_ip, True)
+
+
+def main():
+    os.environ["GATEWAY_PORT"] = sys.argv.pop(1)
+    # Only now: ministack reads its environment while it is imported.
+    from ministack import app
+    from ministack.services import lambda_svc, sqs
+
+    send_small_packets_at_once()
+    compare_concurrency_as_a_number(lambda_svc)
+    collect_batches(lambda_svc, sqs)
+    count_loopback_as_tls(app)
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+//! The SDK's clients, made once per process.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
+
+use crate::{s3::S3Store, secret::SecretKey, sqs::SqsQueue};
+
+/// A part of an upload has 8 MiB; everything else is small.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// AWS, as the environment describes it. `AWS_ENDPOINT_URL` leads to a local one.
+pub struct Aws {
+    s3: aws_sdk_s3::Client,
+    sqs: aws_sdk_sqs::Client,
+    secrets: aws_sdk_secretsmanager::Client,
+}
+
+impl Aws {
+    /// Reads the SDK's own configuration and prepares the clients; connects to nothing.
+    pub async fn load() -> Self {
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .retry_config(RetryConfig::standard().with_max_attempts(3))
+            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build())
+            .load()
+            .await;
+        Self::new(&config)
+    }
+
+    /// The clients for a configuration.
+    #[must_use]
+    pub fn new(config: &SdkConfig) -> Self {
+        let s3 = aws_sdk_s3::config::Builder::from(config)
+            // A local AWS has no DNS name per bucket.
+            .force_path_style(config.endpoint_url().is_some())
+            // Extra checksums turn streamed bodies into a framing that only S3 itself understands.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build();
+        Self {
+            s3: aws_sdk_s3::Client::from_conf(s3),
+            sqs: aws_sdk_sqs::Client::new(config),
+            secrets: aws_sdk_secretsmanager::Client::new(config),
+        }
+    }
+
+    /// A bucket.
+    #[must_use]
+    pub fn store(&self, bucket: &str) -> S3Store {
+        S3Store::new(self.s3.clone(), bucket)
+    }
+
+    /// A queue.
+    #[must_use]
+    pub fn queue(&self, url: &str) -> SqsQueue {
+        SqsQueue::new(self.sqs.clone(), url)
+    }
+
+    /// The API key in a secret.
+    #[must_use]
+    pub fn key(&self, secret_arn: &str) -> SecretKey {
+        SecretKey::new(self.secrets.clone(), secret_arn)
+    }
+}

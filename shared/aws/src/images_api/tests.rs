@@ -1,0 +1,226 @@
+use jiff::Timestamp;
+
+use super::*;
+use crate::test_server::{SILENCE, TestServer};
+
+const KEY: &str = "sk-live-0123456789";
+
+struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> Timestamp {
+        "2026-03-01T12:00:00Z".parse().unwrap()
+    }
+
+    fn random(&self) -> u64 {
+        0
+    }
+}
+
+fn api(base_url: &str) -> ImagesApi {
+    ImagesApi::new(base_url, Duration::from_millis(400), Arc::new(ApiKey::new(KEY).unwrap()), Arc::new(Noon)).unwrap()
+}
+
+fn request() -> Request {
+    Request {
+        model: "gpt-image-1".into(),
+        prompt: "A mug \"Zoë\"".into(),
+        image_url: "https://cdn.example.com/mug.png".into(),
+        size: "1024x1024".into(),
+        quality: "high".into(),
+        n: 2,
+        background: None,
+        revision: Some("r2".into()),
+    }
+}
+
+fn http(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
+}
+
+async fn call(answer: &str) -> Result<Generated, ApiError> {
+    let server = TestServer::answering(&[answer]).await;
+    let result = api(&server.url).generate(&request(), "fp").await;
+    let shown = format!("{result:?} {}", result.as_ref().err().map(ToString::to_string).unwrap_or_default());
+    assert!(!shown.contains(KEY), "the key shows: {shown}");
+    assert_eq!(server.requests().len(), 1, "a paid call is made once");
+    result
+}
+
+fn unknown(result: Result<Generated, ApiError>) -> (&'static str, Option<u16>, String) {
+    match result {
+        Err(ApiError::Unknown { code, status, detail }) => (code, status, detail),
+        other => panic!("not an unknown outcome: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_call_is_the_vendors() {
+    let body = r#"{"created":1,"id":"gen_1","model_actual":"openai/gpt-image-1","data":[
+        {"url":"https://cdn.test/a.png","revised_prompt":null},{"url":"","b64_json":"UE5H"},{"url":7},null,"x",
+        {"b64_json":"%%"},{"b64_json":"data:image/png;base64,UE5H"}],"usage":{}}"#;
+    let server = TestServer::answering(&[&http("200 OK", "", body), &http("200 OK", "", body)]).await;
+    let generated = api(&format!("{}/", server.url)).generate(&request(), "fp-1").await.unwrap();
+    let png = || Picture::Inline(Bytes::from_static(b"PNG"));
+    assert_eq!(generated.pictures, [Picture::Url("https://cdn.test/a.png".into()), png(), png()]);
+    assert_eq!(generated.request_id.as_deref(), Some("gen_1"));
+    assert_eq!(generated.model_actual.as_deref(), Some("openai/gpt-image-1"));
+
+    let transparent = Request { background: Some("transparent".into()), ..request() };
+    api(&server.url).generate(&transparent, "fp-2").await.unwrap();
+    let requests = server.requests();
+    let (head, sent) = requests[0].split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /v1/images/generations HTTP/1.1\r\n"), "{head}");
+    let head = head.to_ascii_lowercase();
+    assert!(head.contains(&format!("\r\nauthorization: bearer {KEY}\r\n")), "{head}");
+    assert!(head.contains("\r\nidempotency-key: fp-1\r\n"), "{head}");
+    assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
+    assert_eq!(
+        sent,
+        r#"{"model":"gpt-image-1","prompt":"A mug \"Zoë\"","image_url":"https://cdn.example.com/mug.png","size":"1024x1024","quality":"high","n":2}"#
+    );
+    assert!(requests[1].ends_with(r#""n":2,"background":"transparent"}"#), "{}", requests[1]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_an_unknown_outcome() {
+    for (answer, code, part) in [
+        (http("200 OK", "", "<html>busy</html>"), "invalid_answer", "<html>busy"),
+        (http("200 OK", "", r#"{"data":[{"url":"https://cd"#), "invalid_answer", "https://cd"),
+        (http("204 No Content", "", ""), "invalid_answer", "HTTP 204"),
+        (http("200 OK", "", r#"{"data":[]}"#), "no_images", "data"),
+        (http("200 OK", "", r#"{"data":null}"#), "no_images", "null"),
+        (http("200 OK", "", &format!(r#"{{"error":"{KEY}"}}"#)), "no_images", "***"),
+        (http("200 OK", "", "[1]"), "no_images", "[1]"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{".into(), "connection_lost", "before the answer was complete"),
+    ] {
+        let (got, status, detail) = unknown(call(&answer).await);
+        assert_eq!(got, code, "{answer}");
+        assert!(status.is_some(), "{answer}");
+        assert!(detail.contains(part) && detail.len() < 1024, "{answer}: {detail}");
+    }
+}
+
+#[tokio::test]
+async fn silence_and_a_cut_connection_are_unknown_outcomes() {
+    let (code, status, detail) = unknown(call(SILENCE).await);
+    assert_eq!((code, status, detail.as_str()), ("timeout", None, "no answer within 0.4 s"));
+    let (code, status, _) = unknown(call("").await);
+    assert_eq!((code, status), ("connection_lost", None));
+}
+
+#[tokio::test]
+async fn a_closed_port_was_not_sent_anything() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let result = api(&url).generate(&request(), "fp").await;
+    assert!(matches!(result, Err(ApiError::NotSent { .. })), "{result:?}");
+    let unresolvable = api("https://packshot.invalid").generate(&request(), "fp").await;
+    assert!(matches!(unresolvable, Err(ApiError::NotSent { .. })), "{unresolvable:?}");
+}
+
+#[tokio::test]
+async fn a_status_is_an_answer() {
+    let body = r#"{"error":{"code":"insufficient_quota","message":"Zoë"}}"#;
+    let result = call(&http("402 Payment Required", "Retry-After: 7\r\n", body)).await;
+    let expected = ApiError::Answered {
+        status: 402,
+        code: Some("insufficient_quota".into()),
+        body: body.into(),
+        retry_after: Some(Duration::from_secs(7)),
+    };
+    assert_eq!(result, Err(expected.clone()));
+    assert_eq!(expected.to_string(), format!("HTTP 402: {body}"));
+
+    let result = call(&http("307 Temporary Redirect", "Location: /elsewhere\r\n", "")).await;
+    assert!(matches!(result, Err(ApiError::Answered { status: 307, .. })), "{result:?}");
+    let result = call("HTTP/1.1 500 Oops\r\nContent-Length: 99\r\n\r\nhalf").await;
+    assert!(matches!(&result, Err(ApiError::Answered { status: 500, body, .. }) if body == "half"), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_long_error_is_cut_and_the_key_in_it_hidden() {
+    // The key lies across the cut, and the text has characters of two bytes.
+    let body = format!("{}{KEY}{}", "é".repeat(1020), "é".repeat(100_000));
+    let Err(ApiError::Answered { body, .. }) = call(&http("500 Oops", "", &body)).await else { panic!("not answered") };
+    assert!(body.len() <= 2048 && body.len() > 2000, "{}", body.len());
+    assert!(body.contains("é***é") && !body.contains("sk-"), "{body}");
+}
+
+#[tokio::test]
+async fn a_key_in_a_result_is_hidden() {
+    let body = format!(r#"{{"id":"{KEY}","data":[{{"url":"https://cdn.test/?key={KEY}"}}]}}"#);
+    let generated = call(&http("200 OK", "", &body)).await.unwrap();
+    assert_eq!(generated.request_id.as_deref(), Some("***"));
+    assert_eq!(generated.pictures, [Picture::Url("https://cdn.test/?key=***".into())]);
+}
+
+#[test]
+fn error_codes_are_words() {
+    for (body, code) in [
+        (r#"{"error":{"code":"a","type":"b"}}"#, Some("a")),
+        (r#"{"error":{"code":null,"type":"b"}}"#, Some("b")),
+        (r#"{"error":{"code":402,"type":"insufficient_quota"}}"#, Some("insufficient_quota")),
+        (r#"{"error":{"code":"You have no money"}}"#, None),
+        (r#"{"error":"rate_limited"}"#, Some("rate_limited")),
+        (r#"{"error":"please wait"}"#, None),
+        (r#"{"code":"c","message":"m"}"#, Some("c")),
+        (r#"{"error":{"code":""}}"#, None),
+        ("[]", None),
+        ("<html>", None),
+        ("", None),
+    ] {
+        assert_eq!(error_code(body.as_bytes()).as_deref(), code, "{body}");
+    }
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    let seconds = |value| retry_after(value, Noon.now()).map(|wait| wait.as_secs_f64());
+    for (value, expected) in [
+        ("0", Some(0.0)),
+        (" 30 ", Some(30.0)),
+        ("1.5", Some(1.5)),
+        ("86400", Some(86_400.0)),
+        ("86401", None),
+        ("1000000000", None),
+        ("99999999999999999999999", None),
+        ("-1", None),
+        ("NaN", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+        ("Sun, 01 Mar 2026 12:01:00 GMT", Some(60.0)),
+        ("Sun, 01 Mar 2026 11:00:00 GMT", Some(0.0)),
+        ("Sun, 01 Mar 2099 12:00:00 GMT", None),
+        ("2026-03-01", None),
+    ] {
+        assert_eq!(seconds(value), expected, "{value:?}");
+    }
+}
+
+#[test]
+fn base_urls() {
+    for good in [
+        "https://api.creativeai.run",
+        "https://x.test/base/",
+        "http://127.0.0.1:9",
+        "http://[::1]:9",
+        "http://localhost:9/",
+    ] {
+        parse_base_url(good).unwrap();
+    }
+    for (bad, part) in [
+        ("", "not a URL"),
+        ("api.creativeai.run", "not a URL"),
+        ("ftp://x.test", "not an https URL"),
+        ("http://api.creativeai.run", "unencrypted"),
+        ("http://localhost.evil.test", "unencrypted"),
+        ("https://x.test/?a=b", "query"),
+    ] {
+        let problem = parse_base_url(bad).unwrap_err();
+        assert!(problem.contains(part), "{bad}: {problem}");
+    }
+    assert!(!parse_base_url("https://sk-live-1@x.test").unwrap_err().contains("sk-live"));
+}

@@ -1,0 +1,168 @@
+//! Fetching the pictures that the API links to. A link is what a stranger wrote: it may lead anywhere.
+
+use std::{error::Error, net::IpAddr, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use packshot_pipeline::ports::FetchError;
+use reqwest::{Client, StatusCode, Url, redirect::Policy};
+
+use crate::{
+    address::{NotPublic, PublicOnly, is_public},
+    chain,
+};
+
+/// A picture has a few MiB.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads pictures from public hosts over https, and from the API's own origin whatever that is: an API on loopback links
+/// to itself.
+pub(crate) struct Pictures {
+    public: Client,
+    api: Client,
+    api_base: Url,
+}
+
+impl Pictures {
+    pub(crate) fn new(api_base: Url) -> reqwest::Result<Self> {
+        let client = || {
+            Client::builder().redirect(Policy::none()).timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT).referer(false)
+        };
+        Ok(Self {
+            // A proxy would resolve the name for us, and past our check.
+            public: client().no_proxy().dns_resolver(PublicOnly).build()?,
+            api: if api_base.scheme() == "http" { client().no_proxy() } else { client() }.build()?,
+            api_base,
+        })
+    }
+
+    pub(crate) async fn fetch(&self, link: &str, max_bytes: usize) -> Result<Bytes, FetchError> {
+        let refused = |detail: String| FetchError::Refused { detail };
+        let url = Url::parse(link).map_err(|error| refused(format!("the link is not a URL: {error}")))?;
+        let client = self.client_for(&url).map_err(refused)?;
+        let mut response = client.get(url).send().await.map_err(wire_error)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(status_error(status));
+        }
+        let too_large = || refused(format!("the picture is larger than {max_bytes} bytes"));
+        if response.content_length().is_some_and(|length| length > max_bytes as u64) {
+            return Err(too_large());
+        }
+        let mut picture = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(wire_error)? {
+            if picture.len() + chunk.len() > max_bytes {
+                return Err(too_large());
+            }
+            picture.extend_from_slice(&chunk);
+        }
+        Ok(picture.freeze())
+    }
+
+    fn client_for(&self, url: &Url) -> Result<&Client, String> {
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("the link holds a user name or a password".into());
+        }
+        if url.origin() == self.api_base.origin() {
+            return Ok(&self.api);
+        }
+        if url.scheme() != "https" {
+            return Err(format!("the link is {}, not https", url.scheme()));
+        }
+        // An address in the link is connected to without asking the resolver.
+        let host = url.host_str().unwrap_or_default();
+        match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) if !is_public(address) => Err(NotPublic { host: host.to_owned() }.to_string()),
+            _ => Ok(&self.public),
+        }
+    }
+}
+
+fn status_error(status: StatusCode) -> FetchError {
+    let detail = format!("the picture's host answered {status}");
+    if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) {
+        FetchError::Unavailable { detail }
+    } else {
+        FetchError::Refused { detail }
+    }
+}
+
+fn wire_error(error: reqwest::Error) -> FetchError {
+    // Signed links are secrets of a kind, and the result line names the link anyway.
+    let error = error.without_url();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause.is::<NotPublic>() {
+            return FetchError::Refused { detail: cause.to_string() };
+        }
+        source = cause.source();
+    }
+    FetchError::Unavailable { detail: chain(&error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_server::TestServer;
+
+    fn pictures(base: &str) -> Pictures {
+        Pictures::new(base.parse().unwrap()).unwrap()
+    }
+
+    fn refusal(result: Result<Bytes, FetchError>) -> String {
+        match result {
+            Err(FetchError::Refused { detail }) => detail,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn links_into_our_own_network_are_refused_unless_the_api_lives_there() {
+        let server = TestServer::answering(&["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nPNG"]).await;
+        let pictures = pictures(&server.url);
+        assert_eq!(pictures.fetch(&format!("{}/1.png", server.url), 10).await.unwrap(), "PNG");
+
+        let port = server.url.rsplit(':').next().unwrap();
+        for (link, reason) in [
+            ("http://example.com/1.png".to_owned(), "not https"),
+            ("file:///etc/passwd".to_owned(), "not https"),
+            ("data:image/png;base64,AAAA".to_owned(), "not https"),
+            ("not a link".to_owned(), "not a URL"),
+            (format!("https://127.0.0.1:{port}/"), "not a public address"),
+            ("https://169.254.169.254/latest/meta-data".to_owned(), "not a public address"),
+            ("https://[::ffff:127.0.0.1]/".to_owned(), "not a public address"),
+            ("https://0x7f.1/".to_owned(), "not a public address"),
+            ("https://2130706433/".to_owned(), "not a public address"),
+            ("https://localhost/".to_owned(), "not a public address"),
+            (format!("http://localhost:{port}/"), "not https"),
+            (format!("http://me:pw@127.0.0.1:{port}/"), "user name"),
+        ] {
+            let detail = refusal(pictures.fetch(&link, 10).await);
+            assert!(detail.contains(reason), "{link}: {detail}");
+        }
+        assert_eq!(server.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn size_redirects_and_statuses() {
+        let server = TestServer::answering(&[
+            "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n01234567890",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n6\r\n012345\r\n0\r\n\r\n",
+            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n012",
+        ])
+        .await;
+        let pictures = pictures(&server.url);
+        let link = format!("{}/1.png", server.url);
+        assert!(refusal(pictures.fetch(&link, 10).await).contains("larger than 10 bytes"));
+        assert!(refusal(pictures.fetch(&link, 10).await).contains("larger than 10 bytes"));
+        assert!(refusal(pictures.fetch(&link, 10).await).contains("302"));
+        assert!(refusal(pictures.fetch(&link, 10).await).contains("403"));
+        for _ in 0..2 {
+            let result = pictures.fetch(&link, 10).await;
+            assert!(matches!(result, Err(FetchError::Unavailable { .. })), "{result:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Keeping the pictures: the addresses that image APIs hand out expire.
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    keys::{self, Catalog},
+    objects,
+    ports::{FetchError, Picture, Ports, Precondition},
+    request::hex,
+};
+
+/// The largest picture that is kept, in bytes.
+pub const MAX_PICTURE_BYTES: usize = 32 * 1024 * 1024;
+/// Pictures of one row that are fetched at once.
+const AT_ONCE: usize = 4;
+/// Tries at fetching one picture.
+const TRIES: usize = 3;
+
+/// A picture that was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Asset {
+    /// Its position in the API's answer, from 1.
+    pub n: usize,
+    /// Key of the original bytes.
+    pub key: String,
+    /// By the first bytes, whatever the API called it.
+    pub content_type: String,
+    /// Length.
+    pub bytes: usize,
+    /// Of the bytes, in lower-case hex.
+    pub sha256: String,
+    /// In pixels.
+    pub width: usize,
+    /// In pixels.
+    pub height: usize,
+}
+
+/// What became of the pictures of one row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Archived {
+    /// Those that were kept, in order.
+    pub assets: Vec<Asset>,
+    /// Why others were not, one sentence each.
+    pub error: Option<String>,
+}
+
+/// Keeps pictures under `images/`. Never fails as a whole: a picture that cannot be kept does not lose the paid result.
+/// The same pictures kept twice give the same objects.
+pub async fn keep(ports: &Ports, catalog: &Catalog, sku: &str, pictures: &[(usize, Picture)]) -> Archived {
+    let kept = stream::iter(pictures)
+        .map(|(n, picture)| async move { (*n, keep_one(ports, catalog, sku, *n, picture).await) })
+        .buffered(AT_ONCE)
+        .collect::<Vec<_>>()
+        .await;
+    let mut archived = Archived::default();
+    let mut errors = Vec::new();
+    for (n, outcome) in kept {
+        match outcome {
+            Ok(asset) => archived.assets.push(asset),
+            Err(error) => errors.push(format!("picture {n}: {error}")),
+        }
+    }
+    archived.error = (!errors.is_empty()).then(|| errors.join("; "));
+    archived
+}
+
+async fn keep_one(ports: &Ports, catalog: &Catalog, sku: &str, n: usize, picture: &Picture) -> Result<Asset, String> {
+    let bytes = match picture {
+        Picture::Inline(bytes) => bytes.clone(),
+        Picture::Url(url) => fetch(ports, url).await.map_err(|error| error.to_string())?,
+    };
+    let (extension, content_type) = kind(&bytes).ok_or("not a picture (PNG, JPEG, WebP or GIF) by its first bytes")?;
+    let size = imagesize::blob_size(&bytes).map_err(|error| format!("its size cannot be read: {error}"))?;
+    let asset = Asset {
+        n,
+        key: keys::image(catalog, sku, n, extension),
+        content_type: content_type.to_owned(),
+        bytes: bytes.len(),
+        sha256: hex(&Sha256::digest(&bytes)),
+        width: size.width,
+        height: size.height,
+    };
+    objects::write(ports, &asset.key, bytes, Precondition::None).await.map_err(|error| error.to_string())?;
+    Ok(asset)
+}
+
+async fn fetch(ports: &Ports, url: &str) -> Result<Bytes, FetchError> {
+    use backon::Retryable as _;
+    (|| async { ports.images.fetch(url, MAX_PICTURE_BYTES).await })
+        .retry(
+            backon::ExponentialBuilder::default()
+                .with_max_times(TRIES - 1)
+                .with_jitter()
+                .with_jitter_seed(ports.clock.random()),
+        )
+        .when(|error| matches!(error, FetchError::Unavailable { .. }))
+        .await
+}
+
+fn kind(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    match imagesize::image_type(bytes).ok()? {
+        imagesize::ImageType::Png => Some(("png", "image/png")),
+        imagesize::ImageType::Jpeg => Some(("jpg", "image/jpeg")),
+        imagesize::ImageType::Webp => Some(("webp", "image/webp")),
+        imagesize::ImageType::Gif => Some(("gif", "image/gif")),
+        _ => None,
+    }
+}

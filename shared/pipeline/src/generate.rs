@@ -1,0 +1,709 @@
+//! Messages in, results out: claim in the ledger, call the API, record the outcome, write the result.
+
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+
+use futures::{FutureExt as _, future::join_all};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::{
+    archive,
+    breaker::Pass,
+    classify::{self, ErrorClass, Verdict},
+    json, keys,
+    ledger::{self, Asker, Claim, Entry, Failure, Limits, Outcome, Series, State, Step},
+    message::RowMessage,
+    objects::{self, Seen},
+    ports::{ApiError, Delivery, Etag, Generated, Outgoing, Picture, Ports, Precondition, QueueError, StoreError},
+    result::{Completed, CompletedStatus, Failed, FailedStatus, RowResult},
+    settings::{AccountPolicy, GenerateSettings},
+    worker::Worker,
+};
+
+/// What recording, archiving and writing a result may take after a call.
+const AFTER_CALL: Duration = Duration::from_secs(30);
+/// How much longer than a call a claim lives: what the writes around the call may take.
+const LEASE_MARGIN: Duration = Duration::from_secs(60);
+/// The longest a row waits for its pictures to be kept.
+const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(120);
+/// When a row looks again at a fingerprint that another row is calling for.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// When a message comes back after trouble that is not the row's.
+const AFTER_TROUBLE: Duration = Duration::from_secs(30);
+/// The first wait after a call that failed for a passing reason; doubles.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Tries at recording a paid outcome, beyond the store's own repeats: nothing is worth more.
+const RECORD_TRIES: usize = 8;
+/// How much of an error ends in a result, in bytes.
+const MAX_ERROR_BYTES: usize = 2 * 1024;
+
+/// Handles a batch, all messages at once, and returns the ids of those that must come back. One message's trouble, a
+/// panic included, is its own. No call is started that cannot end before `deadline`.
+pub async fn generate(
+    ports: &Ports,
+    settings: &GenerateSettings,
+    worker: &Worker,
+    batch: Vec<Delivery>,
+    deadline: Timestamp,
+) -> Vec<String> {
+    let host = Host { ports, settings, worker, deadline };
+    join_all(batch.into_iter().map(|delivery| host.deliver(delivery))).await.into_iter().flatten().collect()
+}
+
+/// What becomes of a message.
+enum Fate {
+    /// It may go: its result stands.
+    Done,
+    /// It must come back, after this long.
+    Back(Duration),
+}
+
+/// What kept a message from being handled. None of it is the row's fault: the message comes back.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+#[derive(Clone, Copy)]
+struct Host<'a> {
+    ports: &'a Ports,
+    settings: &'a GenerateSettings,
+    worker: &'a Worker,
+    deadline: Timestamp,
+}
+
+impl Host<'_> {
+    /// The message's id if it must come back.
+    async fn deliver(self, delivery: Delivery) -> Option<String> {
+        let handled = AssertUnwindSafe(self.handle(&delivery)).catch_unwind().await;
+        let delay = match handled {
+            Ok(Ok(Fate::Done)) => return None,
+            Ok(Ok(Fate::Back(delay))) => delay,
+            Ok(Err(trouble)) => {
+                tracing::warn!(message = delivery.id, error = %trouble, "the message comes back");
+                AFTER_TROUBLE
+            }
+            Err(_) => {
+                tracing::error!(message = delivery.id, "panicked; the message comes back");
+                AFTER_TROUBLE
+            }
+        };
+        if let Err(error) = self.ports.rows.delay(&delivery.receipt, delay + self.jitter(delay / 4)).await {
+            tracing::warn!(message = delivery.id, %error, "the message comes back at the queue's own timeout");
+        }
+        Some(delivery.id)
+    }
+
+    async fn handle(self, delivery: &Delivery) -> Result<Fate, Trouble> {
+        match RowMessage::decode(&delivery.body) {
+            Ok(message) => Row::new(self, &message).process().await,
+            Err(poison) => {
+                tracing::error!(message = delivery.id, error = %poison, "parked in the retry queue");
+                let attributes = attributes("poison", ErrorClass::Row);
+                self.ports.retry.send(&[Outgoing { body: delivery.body.clone(), attributes }]).await?;
+                Ok(Fate::Done)
+            }
+        }
+    }
+
+    /// Time until the deadline.
+    fn left(self) -> Duration {
+        Duration::try_from(self.deadline.duration_since(self.ports.clock.now())).unwrap_or(Duration::ZERO)
+    }
+
+    /// Whether a call that begins after `wait` ends before the deadline.
+    fn fits(self, wait: Duration) -> bool {
+        wait.saturating_add(self.settings.request_timeout).saturating_add(AFTER_CALL) <= self.left()
+    }
+
+    /// Anything between nothing and `limit`.
+    fn jitter(self, limit: Duration) -> Duration {
+        let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.ports.clock.random().checked_rem(nanos.saturating_add(1)).unwrap_or(0))
+    }
+
+    fn nonce(self) -> String {
+        format!("{:016x}", self.ports.clock.random())
+    }
+
+    /// Waits for permission to call: the rate, the API's pauses, the breaker.
+    async fn may_call(self) -> Result<Permit, Trouble> {
+        loop {
+            if !self.fits(Duration::ZERO) {
+                return Ok(Permit::Not(Duration::from_secs(1)));
+            }
+            if let Err(wait) = self.worker.pace.take() {
+                if !self.fits(wait) {
+                    return Ok(Permit::Not(wait));
+                }
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            let call_takes = self.settings.request_timeout + LEASE_MARGIN;
+            return Ok(match self.worker.breaker.pass(self.ports, call_takes).await? {
+                Pass::Go => Permit::Call { probe: false },
+                Pass::Probe => Permit::Call { probe: true },
+                Pass::Hold(wait) => Permit::Not(wait),
+            });
+        }
+    }
+}
+
+enum Permit {
+    Call {
+        /// The breaker is open, and this call tests it.
+        probe: bool,
+    },
+    /// Not in this invocation; come back after this long.
+    Not(Duration),
+}
+
+/// A live claim of ours.
+struct Held {
+    entry: Entry,
+    etag: Etag,
+    nonce: String,
+}
+
+/// Where the ledger stands, as far as this row knows.
+type Known = Option<(Entry, Etag)>;
+
+/// What a step leads to.
+#[expect(clippy::large_enum_variant, reason = "one at a time, for a moment, on the stack")]
+enum Next {
+    /// The row is through.
+    End(Fate),
+    /// Decide again about this.
+    Decide(Known),
+}
+
+/// One row being handled.
+struct Row<'a> {
+    host: Host<'a>,
+    message: &'a RowMessage,
+    asker: Asker,
+    ledger_key: String,
+    result_key: String,
+    result: Option<Seen>,
+}
+
+impl<'a> Row<'a> {
+    fn new(host: Host<'a>, message: &'a RowMessage) -> Self {
+        Self {
+            host,
+            message,
+            asker: Asker {
+                series: Series { job: message.job.clone(), round: message.round },
+                row: message.row,
+                worker: host.worker.id.clone(),
+            },
+            ledger_key: keys::ledger(&message.fingerprint),
+            result_key: keys::result(&message.job, message.row, &message.sku),
+            result: None,
+        }
+    }
+
+    async fn process(mut self) -> Result<Fate, Trouble> {
+        let ports = self.host.ports;
+        let (result, known) = futures::try_join!(objects::read(ports, &self.result_key), self.read_ledger())?;
+        self.result = result;
+        if self.is_settled() {
+            return Ok(Fate::Done);
+        }
+        let mut known = match known {
+            Ok(known) => known,
+            Err(foreign) => return self.fail(&foreign, None, false).await,
+        };
+        loop {
+            match self.step(known).await? {
+                Next::End(fate) => return Ok(fate),
+                Next::Decide(next) => known = next,
+            }
+        }
+    }
+
+    /// Whether this delivery has nothing left to do: the row is completed, or has failed for this round, or for good.
+    fn is_settled(&self) -> bool {
+        match self.result.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok()) {
+            Some(RowResult::Completed(_)) => true,
+            Some(RowResult::Failed(failed)) => {
+                failed.round >= self.message.round || failed.error_class == ErrorClass::Row
+            }
+            None => false,
+        }
+    }
+
+    /// The ledger's entry; the inner error is an object that we must not touch, as the failure of this row.
+    async fn read_ledger(&self) -> Result<Result<Known, Failure>, StoreError> {
+        let Some(seen) = objects::read(self.host.ports, &self.ledger_key).await? else { return Ok(Ok(None)) };
+        let problem = match serde_json::from_slice::<Entry>(&seen.bytes) {
+            Ok(entry) if entry.v != ledger::VERSION => format!("version {}", entry.v),
+            Ok(entry) if entry.fingerprint != self.message.fingerprint => "another fingerprint".to_owned(),
+            Ok(entry) => return Ok(Ok(Some((entry, seen.etag)))),
+            Err(error) => error.to_string(),
+        };
+        Ok(Err(Failure {
+            row: self.message.row,
+            error: format!(
+                "{} is not a ledger entry that this version understands ({problem}); nothing was called. Move the object \
+                 away or upgrade packshot, then redrive",
+                self.ledger_key
+            ),
+            error_code: "ledger_unreadable".into(),
+            error_class: ErrorClass::Unknown,
+            http_status: None,
+            latency_ms: None,
+            failed_at: self.host.ports.clock.now(),
+        }))
+    }
+
+    /// Reads the ledger after a write that lost, for the next decision.
+    async fn look_again(&self) -> Result<Next, Trouble> {
+        Ok(match self.read_ledger().await? {
+            Ok(known) => Next::Decide(known),
+            Err(foreign) => Next::End(self.fail(&foreign, None, false).await?),
+        })
+    }
+
+    async fn step(&self, known: Known) -> Result<Next, Trouble> {
+        let settings = self.host.settings;
+        let limits = Limits {
+            unknown_retries: settings.unknown_outcome_retries,
+            reuse: settings.reuse,
+            sole_worker: settings.sole_worker,
+        };
+        let (entry, etag) = known.unzip();
+        let now = self.host.ports.clock.now();
+        match (ledger::decide(entry.as_ref(), &self.message.fingerprint, &self.asker, now, &limits), entry) {
+            (Step::Reuse, Some(Entry { state: State::Completed(outcome), calls, unknown, .. })) => {
+                self.complete(outcome, calls, unknown).await.map(Next::End)
+            }
+            (Step::Share, Some(Entry { state: State::Failed(failure), calls, unknown, .. })) => {
+                self.fail(&failure, Some((calls, unknown)), failure.row != self.message.row).await.map(Next::End)
+            }
+            (Step::Wait(wait), _) => Ok(Next::End(Fate::Back(wait.min(LOOK_AGAIN)))),
+            (Step::GiveUp(entry), _) => self.give_up(entry, etag).await,
+            (Step::Claim(entry), _) => self.claim_and_call(entry, etag).await,
+            (Step::Reuse | Step::Share, _) => unreachable!("decide reuses and shares only what an entry holds"),
+        }
+    }
+
+    async fn claim_and_call(&self, entry: Entry, etag: Option<Etag>) -> Result<Next, Trouble> {
+        let Host { ports, worker, .. } = self.host;
+        if let Some(abort) = worker.guardrail.stopped(ports, &self.message.job, self.message.round).await? {
+            let failure = self.failure("aborted", ErrorClass::Aborted, format!("the job was stopped: {}", abort.reason));
+            return self.fail(&failure, None, false).await.map(Next::End);
+        }
+        let probe = match self.host.may_call().await? {
+            Permit::Call { probe } => probe,
+            Permit::Not(wait) => return Ok(Next::End(Fate::Back(wait))),
+        };
+        match self.claim(entry, etag).await? {
+            Some(held) => self.call(held, probe).await,
+            None => self.look_again().await,
+        }
+    }
+
+    /// Writes a claim; `None` where somebody else was quicker, or the write took so long that the call would outlive it.
+    async fn claim(&self, mut entry: Entry, etag: Option<Etag>) -> Result<Option<Held>, Trouble> {
+        let Host { ports, settings, worker, .. } = self.host;
+        let (nonce, at) = (self.host.nonce(), ports.clock.now());
+        let until = at.checked_add(settings.request_timeout + LEASE_MARGIN).unwrap_or(Timestamp::MAX);
+        entry.calls += 1;
+        entry.state = State::Claimed(Claim { nonce: nonce.clone(), worker: worker.id.clone(), at, until });
+        let body = json::to_vec(&entry).into();
+        let etag = match objects::write(ports, &self.ledger_key, body, Precondition::unchanged(etag)).await {
+            Ok(etag) => etag,
+            // A request that was repeated below us can meet its own success: the nonce tells.
+            Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => match self.read_ledger().await? {
+                Ok(Some((current, etag))) if current.is_claimed_by(&nonce) => etag,
+                _ => return Ok(None),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        let held = Held { entry, etag, nonce };
+        let in_time = ports.clock.now().checked_add(settings.request_timeout).is_ok_and(|end| end < until);
+        if in_time && self.host.fits(Duration::ZERO) {
+            return Ok(Some(held));
+        }
+        self.release(held, |entry| entry.calls -= 1).await?;
+        Ok(None)
+    }
+
+    async fn call(&self, held: Held, probe: bool) -> Result<Next, Trouble> {
+        let Host { ports, settings, worker, .. } = self.host;
+        let began = Instant::now();
+        let call = ports.images.generate(&self.message.request, self.message.fingerprint.as_str());
+        let answer = tokio::time::timeout(settings.request_timeout, call).await.unwrap_or_else(|_| {
+            let detail = format!("no answer within {} s", settings.request_timeout.as_secs());
+            Err(ApiError::Unknown { code: "timeout", status: None, detail })
+        });
+        let latency_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let error = match answer {
+            Ok(generated) => {
+                worker.pace.flowing();
+                let ended = self.record(held, generated, latency_ms).await?;
+                if probe {
+                    worker.breaker.close(ports).await?;
+                }
+                return Ok(Next::End(ended));
+            }
+            Err(error) => error,
+        };
+        let verdict = classify::verdict(&error);
+        if !matches!(verdict, Verdict::Throttled(_)) {
+            worker.pace.flowing();
+        }
+        let fail = |class| self.api_failure(&error, class, latency_ms);
+        match verdict {
+            Verdict::Row => {
+                if probe {
+                    worker.breaker.close(ports).await?;
+                }
+                self.conclude(held, |_| (), fail(ErrorClass::Row)).await
+            }
+            Verdict::Transient(after) => {
+                let failures = held.entry.spent.failures + 1;
+                let count = |entry: &mut Entry| entry.spent.failures = failures;
+                if failures > settings.retries {
+                    return self.conclude(held, count, fail(ErrorClass::Transient)).await;
+                }
+                let wait = self.backoff(failures, after);
+                self.release_and_wait(held, count, wait).await
+            }
+            Verdict::Unknown => {
+                let unknown = held.entry.spent.unknown + 1;
+                if unknown > settings.unknown_outcome_retries {
+                    return self.conclude(held, Entry::count_unknown, self.unknown_failure(&error, latency_ms)).await;
+                }
+                let wait = self.backoff(unknown, None);
+                self.release_and_wait(held, Entry::count_unknown, wait).await
+            }
+            Verdict::Throttled(after) => {
+                worker.pace.throttled(after, settings.retry_after_ceiling);
+                self.release(held, |entry| entry.calls -= 1).await
+            }
+            Verdict::Account if settings.account_errors == AccountPolicy::Fail => {
+                self.conclude(held, |_| (), fail(ErrorClass::Account)).await
+            }
+            Verdict::Account => {
+                // The breaker first: if this worker dies here, the claim dies with it, but nobody burns on.
+                let code = classify::error_code(&error);
+                let reason = shorten(error.to_string());
+                let hold = worker.breaker.trip(ports, probe, &code, &reason).await;
+                match self.release(held, |entry| entry.calls -= 1).await? {
+                    Next::Decide(_) => Ok(Next::End(Fate::Back(hold?))),
+                    end @ Next::End(_) => Ok(end),
+                }
+            }
+        }
+    }
+
+    /// Full jitter, but never before the API's own word.
+    fn backoff(&self, failures: u32, after: Option<Duration>) -> Duration {
+        let limit = FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(MAX_BACKOFF);
+        let after = after.unwrap_or_default().min(self.host.settings.retry_after_ceiling);
+        self.host.jitter(limit).max(after)
+    }
+
+    async fn release_and_wait(&self, held: Held, count: impl FnOnce(&mut Entry), wait: Duration) -> Result<Next, Trouble> {
+        let next = self.release(held, count).await?;
+        if matches!(next, Next::End(_)) {
+            return Ok(next);
+        }
+        if !self.host.fits(wait) {
+            return Ok(Next::End(Fate::Back(wait)));
+        }
+        tokio::time::sleep(wait).await;
+        // Others may have worked on it meanwhile.
+        self.look_again().await
+    }
+
+    /// Gives a claim back with its counters, so that a death from here on is not an unknown outcome.
+    async fn release(&self, held: Held, count: impl FnOnce(&mut Entry)) -> Result<Next, Trouble> {
+        let mut next = held.entry.clone();
+        count(&mut next);
+        next.state = State::Released;
+        match self.replace(held, &next).await? {
+            Some(etag) => Ok(Next::Decide(Some((next, etag)))),
+            None => self.look_again().await,
+        }
+    }
+
+    /// Ends this series with a failure.
+    async fn conclude(&self, held: Held, count: impl FnOnce(&mut Entry), failure: Failure) -> Result<Next, Trouble> {
+        let mut next = held.entry.clone();
+        count(&mut next);
+        next.state = State::Failed(failure.clone());
+        match self.replace(held, &next).await? {
+            Some(_) => self.fail(&failure, Some((next.calls, next.unknown)), false).await.map(Next::End),
+            None => self.look_again().await,
+        }
+    }
+
+    /// Writes over our own claim; `None` where it is no longer ours.
+    async fn replace(&self, held: Held, next: &Entry) -> Result<Option<Etag>, Trouble> {
+        let body = bytes::Bytes::from(json::to_vec(next));
+        let mut etag = held.etag;
+        for _ in 0..RECORD_TRIES {
+            match objects::write(self.host.ports, &self.ledger_key, body.clone(), Precondition::Matches(etag)).await {
+                Ok(etag) => return Ok(Some(etag)),
+                Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => match self.read_ledger().await? {
+                    Ok(Some((current, now))) if current.is_claimed_by(&held.nonce) => etag = now,
+                    Ok(Some((current, now))) if current == *next => return Ok(Some(now)),
+                    _ => return Ok(None),
+                },
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Unavailable { detail: format!("no answer to writes of {}", self.ledger_key) }.into())
+    }
+
+    /// A dead claim was one too many.
+    async fn give_up(&self, mut entry: Entry, etag: Option<Etag>) -> Result<Next, Trouble> {
+        let failure = self.failure(
+            "outcome_unknown",
+            ErrorClass::Unknown,
+            "a worker died during the call, which may have been billed; redrive the row to call again".into(),
+        );
+        entry.state = State::Failed(failure.clone());
+        let body = json::to_vec(&entry).into();
+        match objects::write(self.host.ports, &self.ledger_key, body, Precondition::unchanged(etag)).await {
+            Ok(_) => self.fail(&failure, Some((entry.calls, entry.unknown)), false).await.map(Next::End),
+            Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => self.look_again().await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Records a paid outcome, whatever happened to the claim meanwhile, and completes the row.
+    async fn record(&self, held: Held, generated: Generated, latency_ms: u64) -> Result<Fate, Trouble> {
+        let ports = self.host.ports;
+        let completed_at = ports.clock.now();
+        let numbered = generated.pictures.iter().cloned().zip(1..).map(|(picture, n)| (n, picture));
+        // These exist nowhere but in this answer; those behind addresses can be fetched again after a death.
+        let inline: Vec<_> = numbered.filter(|(_, picture)| matches!(picture, Picture::Inline(_))).collect();
+        let kept = archive::keep(ports, &self.message.catalog, &self.message.sku, &inline).await;
+        let outcome = Outcome {
+            job: self.message.job.clone(),
+            row: self.message.row,
+            request_id: generated.request_id,
+            model_actual: generated.model_actual,
+            image_count: generated.pictures.len(),
+            image_urls: generated
+                .pictures
+                .into_iter()
+                .filter_map(|picture| match picture {
+                    Picture::Url(url) => Some(url),
+                    Picture::Inline(_) => None,
+                })
+                .collect(),
+            assets: kept.assets,
+            archive_error: kept.error,
+            latency_ms,
+            completed_at,
+        };
+        let (calls, unknown) = (held.entry.calls, held.entry.unknown);
+        match self.record_outcome(held, &outcome).await {
+            Ok((outcome, calls, unknown)) => self.complete(outcome, calls, unknown).await,
+            // The ledger cannot be written; the result still can, and a completed result is never called for again.
+            Err(error) => {
+                let fate = self.complete(outcome, calls, unknown).await?;
+                tracing::warn!(%error, fingerprint = %self.message.fingerprint, "paid for, but not in the ledger");
+                Ok(fate)
+            }
+        }
+    }
+
+    /// Returns the outcome that the ledger holds in the end, with its counters.
+    async fn record_outcome(&self, held: Held, outcome: &Outcome) -> Result<(Outcome, u32, u32), StoreError> {
+        let ports = self.host.ports;
+        let mut next = Entry { state: State::Completed(outcome.clone()), ..held.entry };
+        let mut precondition = Precondition::Matches(held.etag);
+        let mut last = StoreError::Unavailable { detail: "not tried".into() };
+        for tried in 0..RECORD_TRIES {
+            match objects::write(ports, &self.ledger_key, json::to_vec(&next).into(), precondition.clone()).await {
+                Ok(_) => return Ok((outcome.clone(), next.calls, next.unknown)),
+                Err(error @ StoreError::Refused { .. }) => return Err(error),
+                Err(StoreError::Unavailable { detail }) => {
+                    last = StoreError::Unavailable { detail };
+                    tokio::time::sleep(FIRST_BACKOFF * (1 << tried.min(4))).await;
+                }
+                Err(error) => last = error,
+            }
+            match self.read_ledger().await {
+                Ok(Ok(Some((Entry { state: State::Completed(theirs), calls, unknown, .. }, _)))) => {
+                    return Ok((theirs, calls, unknown));
+                }
+                // Whoever took us for dead has counted us; what we know is better than what they are about to learn.
+                Ok(Ok(Some((current, etag)))) => {
+                    next = Entry { state: State::Completed(outcome.clone()), ..current };
+                    precondition = Precondition::Matches(etag);
+                }
+                Ok(Ok(None)) => precondition = Precondition::Absent,
+                Ok(Err(foreign)) => return Err(StoreError::Refused { detail: foreign.error }),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Writes the completed result of a paid outcome.
+    async fn complete(&self, mut outcome: Outcome, calls: u32, unknown: u32) -> Result<Fate, Trouble> {
+        let Host { ports, settings, worker, .. } = self.host;
+        let paid_here = outcome.job == self.message.job && outcome.row == self.message.row;
+        if settings.archive && outcome.assets.len() < outcome.image_urls.len() {
+            self.keep_pictures(&mut outcome, paid_here).await;
+        }
+        let result = RowResult::Completed(Box::new(Completed {
+            sku: self.message.sku.clone(),
+            status: CompletedStatus::Completed,
+            image_count: outcome.image_count,
+            image_urls: outcome.image_urls,
+            request_id: outcome.request_id,
+            model_actual: outcome.model_actual,
+            row: self.message.row,
+            job: self.message.job.clone(),
+            fingerprint: self.message.fingerprint.clone(),
+            attempts: if paid_here { calls } else { 0 },
+            reused: !paid_here,
+            model: self.message.request.model.clone(),
+            latency_ms: outcome.latency_ms,
+            completed_at: outcome.completed_at,
+            short: outcome.image_count < usize::from(self.message.request.n),
+            assets: outcome.assets,
+            unknown_outcomes: if paid_here { unknown } else { 0 },
+            archive_error: outcome.archive_error,
+        }));
+        let line = json::to_line(&result);
+        objects::update(ports, &self.result_key, self.result.clone(), |current| {
+            let completed = matches!(current.map(serde_json::from_slice), Some(Ok(RowResult::Completed(_))));
+            (!completed).then(|| line.clone())
+        })
+        .await?;
+        if paid_here {
+            worker.guardrail.ended(ports, &self.message.job, self.message.round, false).await?;
+        }
+        Ok(Fate::Done)
+    }
+
+    /// Keeps the pictures behind the addresses, and notes them in the ledger for rows that reuse the outcome.
+    async fn keep_pictures(&self, outcome: &mut Outcome, paid_here: bool) {
+        let Host { ports, .. } = self.host;
+        let urls = outcome.image_urls.iter().cloned().zip(1..).map(|(url, n)| (n, Picture::Url(url)));
+        let pictures: Vec<_> = urls.collect();
+        let keep = archive::keep(ports, &self.message.catalog, &self.message.sku, &pictures);
+        match tokio::time::timeout(ARCHIVE_TIMEOUT.min(self.host.left().saturating_sub(AFTER_CALL / 2)), keep).await {
+            Ok(kept) => (outcome.assets, outcome.archive_error) = (kept.assets, kept.error),
+            Err(_) => outcome.archive_error = Some("the pictures could not be fetched in time".into()),
+        }
+        if !paid_here || outcome.assets.is_empty() {
+            return;
+        }
+        // Only saves another row the fetching, so one try is enough and losing it is nothing to report.
+        if let Ok(Ok(Some((mut entry, etag)))) = self.read_ledger().await
+            && matches!(&entry.state, State::Completed(paid) if paid.request_id == outcome.request_id)
+        {
+            entry.state = State::Completed(outcome.clone());
+            let noted = ports.store.put(&self.ledger_key, json::to_vec(&entry).into(), Precondition::Matches(etag)).await;
+            tracing::debug!(?noted, "kept pictures noted in the ledger");
+        }
+    }
+
+    /// Writes the failed result, after the row has its place in the retry queue, so that the result vouches for both.
+    async fn fail(&self, failure: &Failure, counts: Option<(u32, u32)>, reused: bool) -> Result<Fate, Trouble> {
+        let Host { ports, worker, .. } = self.host;
+        let message = self.message;
+        if failure.error_class.may_heal() {
+            let again = RowMessage { round: message.round + 1, ..message.clone() };
+            let attributes = attributes(&failure.error_code, failure.error_class);
+            ports.retry.send(&[Outgoing { body: again.encode(), attributes }]).await?;
+        }
+        let (calls, unknown) = counts.filter(|_| !reused).unwrap_or_default();
+        let result = RowResult::Failed(Box::new(Failed {
+            sku: message.sku.clone(),
+            status: FailedStatus::Failed,
+            error: failure.error.clone(),
+            row: message.row,
+            job: message.job.clone(),
+            fingerprint: Some(message.fingerprint.clone()),
+            attempts: calls,
+            reused,
+            model: Some(message.request.model.clone()),
+            latency_ms: failure.latency_ms,
+            failed_at: failure.failed_at,
+            error_code: failure.error_code.clone(),
+            error_class: failure.error_class,
+            http_status: failure.http_status,
+            line: message.line,
+            unknown_outcomes: unknown,
+            round: message.round,
+            input: message.input.clone(),
+        }));
+        let line = json::to_line(&result);
+        objects::update(ports, &self.result_key, self.result.clone(), |current| {
+            match current.map(serde_json::from_slice) {
+                Some(Ok(RowResult::Completed(_))) => None,
+                Some(Ok(RowResult::Failed(failed))) if failed.round >= message.round => None,
+                _ => Some(line.clone()),
+            }
+        })
+        .await?;
+        if calls > 0 {
+            worker.guardrail.ended(ports, &message.job, message.round, true).await?;
+        }
+        Ok(Fate::Done)
+    }
+
+    fn failure(&self, code: &str, class: ErrorClass, error: String) -> Failure {
+        Failure {
+            row: self.message.row,
+            error,
+            error_code: code.to_owned(),
+            error_class: class,
+            http_status: None,
+            latency_ms: None,
+            failed_at: self.host.ports.clock.now(),
+        }
+    }
+
+    fn api_failure(&self, error: &ApiError, class: ErrorClass, latency_ms: u64) -> Failure {
+        let http_status = match error {
+            ApiError::Answered { status, .. } => Some(*status),
+            ApiError::Unknown { status, .. } => *status,
+            ApiError::NotSent { .. } | ApiError::Misconfigured { .. } => None,
+        };
+        Failure {
+            http_status,
+            latency_ms: Some(latency_ms),
+            ..self.failure(&classify::error_code(error), class, shorten(error.to_string()))
+        }
+    }
+
+    /// An outcome that stays unknown; what came last is told in the sentence.
+    fn unknown_failure(&self, error: &ApiError, latency_ms: u64) -> Failure {
+        let last = self.api_failure(error, ErrorClass::Unknown, latency_ms);
+        let text = format!("{} (the call may have been billed; redrive the row to call again)", last.error);
+        // An answer that is no picture is known to be one; only silence leaves the outcome unknown.
+        let code = if last.http_status.is_some() { last.error_code } else { "outcome_unknown".into() };
+        Failure { error: text, error_code: code, ..last }
+    }
+}
+
+fn attributes(code: &str, class: ErrorClass) -> BTreeMap<&'static str, String> {
+    let class = class.as_str().to_owned();
+    let code = if code.is_empty() { "unnamed".to_owned() } else { shorten(code.chars().filter(|c| !c.is_control()).collect()) };
+    BTreeMap::from([("error_code", code), ("error_class", class)])
+}
+
+/// Cuts a text at a character boundary.
+fn shorten(mut text: String) -> String {
+    if text.len() > MAX_ERROR_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES - '…'.len_utf8()));
+        text.push('…');
+    }
+    text
+}

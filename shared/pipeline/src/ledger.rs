@@ -1,0 +1,232 @@
+//! The record of which fingerprint is being generated or has been paid for.
+//!
+//! One object per fingerprint, written only with preconditions. [`decide`] is the whole protocol and does no I/O, so that a
+//! model checker can try every interleaving of it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    archive::Asset,
+    classify::ErrorClass,
+    keys::JobId,
+    request::Fingerprint,
+};
+
+/// The version of ledger entries that this code writes and reads.
+pub const VERSION: u32 = 1;
+
+/// `ledger/<first two hex>/<fingerprint>.json`
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Entry {
+    /// Format version.
+    pub v: u32,
+    /// What is paid for.
+    pub fingerprint: Fingerprint,
+    /// On whose behalf the last call was made.
+    pub series: Series,
+    /// Calls made for this job, over all rounds.
+    pub calls: u32,
+    /// Calls whose outcome is unknown, over all rounds.
+    pub unknown: u32,
+    /// What of the limits this series has used up.
+    pub spent: Spent,
+    /// Where the fingerprint stands.
+    pub state: State,
+}
+
+/// One try at a fingerprint that a person asked for: dropping a file, or redriving a row. Limits hold per series.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Series {
+    /// The job.
+    pub job: JobId,
+    /// The message's round.
+    pub round: u64,
+}
+
+/// Counted against the limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Spent {
+    /// Calls that failed for a passing reason.
+    pub failures: u32,
+    /// Calls whose outcome is unknown.
+    pub unknown: u32,
+}
+
+/// Where a fingerprint stands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Somebody calls the API, or has died doing so.
+    Claimed(Claim),
+    /// Nobody calls; the counters hold.
+    Released,
+    /// Paid for, and this is what came.
+    Completed(Outcome),
+    /// Given up by this series.
+    Failed(Failure),
+}
+
+/// Who calls, and until when that can be true.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Claim {
+    /// Of this one claim: a write whose answer was lost is recognised by it.
+    pub nonce: String,
+    /// Of the process.
+    pub worker: String,
+    /// When the claim was made.
+    pub at: Timestamp,
+    /// From then on its maker is dead or has given up the call.
+    pub until: Timestamp,
+}
+
+/// What was paid for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The job and row that paid.
+    pub job: JobId,
+    /// The row that paid.
+    pub row: u64,
+    /// The API's id of the call.
+    pub request_id: Option<String>,
+    /// The model that really ran.
+    pub model_actual: Option<String>,
+    /// Pictures delivered.
+    pub image_count: usize,
+    /// Their addresses as the API gave them.
+    pub image_urls: Vec<String>,
+    /// The pictures that were kept.
+    pub assets: Vec<Asset>,
+    /// Why pictures could not be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_error: Option<String>,
+    /// How long the call took, in milliseconds.
+    pub latency_ms: u64,
+    /// When the answer was there.
+    pub completed_at: Timestamp,
+}
+
+/// Why a series gave up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Failure {
+    /// The row whose call was the last.
+    pub row: u64,
+    /// For people.
+    pub error: String,
+    /// For machines.
+    pub error_code: String,
+    /// Who has to act.
+    pub error_class: ErrorClass,
+    /// HTTP status of the last call.
+    pub http_status: Option<u16>,
+    /// How long the last call took, in milliseconds.
+    pub latency_ms: Option<u64>,
+    /// When it was given up.
+    pub failed_at: Timestamp,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Asker {
+    /// On whose behalf.
+    pub series: Series,
+    /// For which row.
+    pub row: u64,
+    /// The process.
+    pub worker: String,
+}
+
+/// The limits in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Further calls after an unknown outcome.
+    pub unknown_retries: u32,
+    /// How long an outcome is reused by other jobs.
+    pub reuse: Duration,
+    /// Claims of other processes are dead, whatever their lease says.
+    pub sole_worker: bool,
+}
+
+/// What an asker must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Use the outcome: no call.
+    Reuse,
+    /// Use the failure: this series has given up already.
+    Share,
+    /// Somebody may be calling; ask again after this long.
+    Wait(Duration),
+    /// Write this entry with a claim of one's own, under the precondition that the object is as it was read, then call.
+    Claim(Entry),
+    /// Too many outcomes are unknown: write this entry as failed, then fail the row.
+    GiveUp(Entry),
+}
+
+impl Entry {
+    /// An entry that nobody has worked on.
+    #[must_use]
+    pub fn new(fingerprint: Fingerprint, series: Series) -> Self {
+        Self { v: VERSION, fingerprint, series, calls: 0, unknown: 0, spent: Spent::default(), state: State::Released }
+    }
+
+    /// Whether the current claim is the one with this nonce.
+    #[must_use]
+    pub fn is_claimed_by(&self, nonce: &str) -> bool {
+        matches!(&self.state, State::Claimed(claim) if claim.nonce == nonce)
+    }
+}
+
+/// The protocol: what to do about a fingerprint whose entry reads like this.
+#[must_use]
+pub fn decide(entry: Option<&Entry>, fingerprint: &Fingerprint, asker: &Asker, now: Timestamp, limits: &Limits) -> Step {
+    let Some(entry) = entry else {
+        return Step::Claim(Entry::new(fingerprint.clone(), asker.series.clone()));
+    };
+    let same_job = entry.series.job == asker.series.job;
+    match &entry.state {
+        State::Completed(outcome) => {
+            // Within a job an outcome is always shared; between jobs, while it is fresh.
+            let fresh = now.duration_since(outcome.completed_at) < signed(limits.reuse);
+            if outcome.job == asker.series.job || fresh {
+                return Step::Reuse;
+            }
+            Step::Claim(Entry::new(fingerprint.clone(), asker.series.clone()))
+        }
+        State::Failed(_) if same_job && entry.series.round >= asker.series.round => Step::Share,
+        State::Failed(_) => {
+            let mut next = Entry::new(fingerprint.clone(), asker.series.clone());
+            if same_job {
+                (next.calls, next.unknown) = (entry.calls, entry.unknown);
+            }
+            Step::Claim(next)
+        }
+        State::Released => Step::Claim(Entry { series: asker.series.clone(), ..entry.clone() }),
+        State::Claimed(claim) => {
+            let dead = now >= claim.until || (limits.sole_worker && claim.worker != asker.worker);
+            if !dead {
+                return Step::Wait(unsigned(claim.until.duration_since(now)));
+            }
+            let mut next = Entry { series: asker.series.clone(), state: State::Released, ..entry.clone() };
+            next.count_unknown();
+            if next.spent.unknown > limits.unknown_retries { Step::GiveUp(next) } else { Step::Claim(next) }
+        }
+    }
+}
+
+impl Entry {
+    /// Counts a call whose outcome is unknown.
+    pub fn count_unknown(&mut self) {
+        self.unknown += 1;
+        self.spent.unknown += 1;
+    }
+}
+
+fn signed(duration: Duration) -> jiff::SignedDuration {
+    jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX)
+}
+
+fn unsigned(duration: jiff::SignedDuration) -> Duration {
+    Duration::try_from(duration).unwrap_or(Duration::ZERO)
+}

@@ -1,0 +1,338 @@
+//! Results in, manifest out: a pure function of what stands under `results/`.
+//!
+//! Run it twice, late, or by two at once: each write has the precondition that what it replaces is what was there before
+//! the reading began, so a slower merger with older data loses, begins again, and sees the newer data.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    job::Job,
+    json,
+    keys::{self, JobId, Manifests, ResultsKey},
+    objects::{self, repeat_read},
+    ports::{Etag, Listed, Ports, Precondition, StoreError},
+    request::hex,
+    result::RowResult,
+    summary::{Latest, Manifest, Status, Summary, Tally, VERSION},
+};
+
+/// Results of a part that are read at once.
+const READS_AT_ONCE: usize = 64;
+/// Parts of a job that are merged at once.
+const PARTS_AT_ONCE: usize = 4;
+/// Parts that are opened ahead while the manifest is written.
+const PARTS_AHEAD: usize = 4;
+/// Rounds of one composition. Each lost round means that newer data came in between.
+const ROUNDS: u32 = 12;
+
+/// A message of the merge queue: keys under `results/` that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Identity of the message.
+    pub id: String,
+    /// The keys, decoded. Keys that are not results are passed over.
+    pub keys: Vec<String>,
+}
+
+/// Brings parts and manifests up to date with what changed, and returns the ids of the messages that must come back.
+pub async fn merge(ports: &Ports, batch: Vec<Changed>) -> Vec<String> {
+    let mut jobs: BTreeMap<JobId, BTreeSet<u64>> = BTreeMap::new();
+    let mut messages: Vec<(String, BTreeSet<JobId>)> = Vec::new();
+    for changed in batch {
+        let mut named = BTreeSet::new();
+        for key in changed.keys.iter().filter_map(|key| ResultsKey::parse(key)) {
+            let (ResultsKey::Job(job) | ResultsKey::Row { job, .. }) = &key;
+            let parts = jobs.entry(job.clone()).or_default();
+            if let ResultsKey::Row { part, .. } = key {
+                parts.insert(part);
+            }
+            named.insert(job.clone());
+        }
+        messages.push((changed.id, named));
+    }
+    let mut failed = BTreeSet::new();
+    for (job, parts) in jobs {
+        if let Err(error) = merge_job(ports, &job, &parts).await {
+            tracing::warn!(%job, %error, "not merged; its messages come back");
+            failed.insert(job);
+        }
+    }
+    messages.into_iter().filter(|(_, named)| !named.is_disjoint(&failed)).map(|(id, _)| id).collect()
+}
+
+async fn merge_job(ports: &Ports, id: &JobId, parts: &BTreeSet<u64>) -> Result<(), StoreError> {
+    let key = keys::job(id);
+    let Some(seen) = objects::read(ports, &key).await? else {
+        return Err(StoreError::Refused { detail: format!("results without {key}") });
+    };
+    let job: Job = serde_json::from_slice(&seen.bytes)
+        .map_err(|error| StoreError::Refused { detail: format!("{key}: {error}") })?;
+    let merger = Merger { ports, job: &job, files: Manifests::of(&job.catalog, id) };
+    let wanted = parts.iter().copied().filter(|&part| part < keys::parts(job.rows));
+    // All of them, even if one fails: a part that can be written should not wait for its neighbour.
+    let merged: Vec<_> =
+        stream::iter(wanted).map(|part| merger.merge_part(part)).buffer_unordered(PARTS_AT_ONCE).collect().await;
+    let composed = merger.compose().await;
+    merged.into_iter().collect::<Result<(), _>>().and(composed)
+}
+
+/// `control/merge/<job>/<part>.json`: from which results a part was made, so that a repeated event costs a listing and
+/// not a rewritten manifest.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Made {
+    /// Digest of the listing.
+    from: String,
+    /// The part that was written.
+    etag: Etag,
+}
+
+struct Merger<'a> {
+    ports: &'a Ports,
+    job: &'a Job,
+    files: Manifests,
+}
+
+/// Whether a round reached its end.
+enum Round {
+    Done,
+    /// Something changed meanwhile, or an answer was lost.
+    Again,
+}
+
+impl Merger<'_> {
+    async fn merge_part(&self, part: u64) -> Result<(), StoreError> {
+        rounds(|| self.merge_part_once(part)).await
+    }
+
+    async fn merge_part_once(&self, part: u64) -> Result<Round, StoreError> {
+        let key = self.files.part(part);
+        let made_key = keys::made(&self.job.job, part);
+        let before = repeat_read(self.ports, || self.ports.store.head(&key)).await?.map(|meta| meta.etag);
+        let listed = self.list(&keys::part_results(&self.job.job, part)).await?;
+        let results: BTreeMap<u64, &Listed> = listed
+            .iter()
+            .filter_map(|object| match ResultsKey::parse(&object.key)? {
+                ResultsKey::Row { row, .. } => Some((row, object)),
+                ResultsKey::Job(_) => None,
+            })
+            .collect();
+        if !keys::rows_of_part(part, self.job.rows).all(|row| results.contains_key(&row)) {
+            return Ok(Round::Done);
+        }
+        let from = digest(results.values().copied());
+        if let Some(etag) = &before
+            && let Some(seen) = objects::read(self.ports, &made_key).await?
+            && serde_json::from_slice(&seen.bytes).ok() == Some(Made { from: from.clone(), etag: etag.clone() })
+        {
+            return Ok(Round::Done);
+        }
+        let lines = stream::iter(results.into_values())
+            .map(|object| async move {
+                let seen = objects::read(self.ports, &object.key).await?;
+                seen.map(|seen| seen.bytes).ok_or_else(|| gone(&object.key))
+            })
+            .buffered(READS_AT_ONCE);
+        let precondition = Precondition::unchanged(before);
+        let etag = match self.ports.store.put_stream(&key, lines.boxed(), precondition).await {
+            Ok(etag) => etag,
+            Err(error) => return again(error),
+        };
+        // Only saves work; a lost one is made up for by merging the part once more.
+        let made = json::to_vec(&Made { from, etag }).into();
+        objects::write(self.ports, &made_key, made, Precondition::None).await?;
+        Ok(Round::Done)
+    }
+
+    async fn compose(&self) -> Result<(), StoreError> {
+        rounds(|| self.compose_once()).await
+    }
+
+    /// Writes manifest, `failed.csv`, summary and latest, in this order, if all parts are there.
+    async fn compose_once(&self) -> Result<Round, StoreError> {
+        let store = &self.ports.store;
+        // What will be replaced is looked at before what it is made from.
+        let summary_key = self.files.summary();
+        let seen = objects::read(self.ports, &summary_key).await?;
+        let etag_of = async |key: &str| {
+            let meta = repeat_read(self.ports, || store.head(key)).await?;
+            Ok::<_, StoreError>(meta.map(|meta| meta.etag))
+        };
+        let failed_before = etag_of(&self.files.failed_csv()).await?;
+        let manifest_before = etag_of(&self.files.manifest()).await?;
+        let parts = self.list(&self.files.parts()).await?;
+        let standing: Option<Summary> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
+        let precondition = Precondition::unchanged(seen.map(|seen| seen.etag));
+        let expected = keys::parts(self.job.rows);
+        if (parts.len() as u64) < expected {
+            let rows_merged = (parts.len() as u64 * keys::ROWS_PER_PART).min(self.job.rows);
+            let running = Summary { rows_merged, ..Tally::default().so_far(self.job) };
+            if standing.as_ref() == Some(&running) {
+                return Ok(Round::Done);
+            }
+            return self.put_summary(&summary_key, &running, precondition).await;
+        }
+        let from = digest(&parts);
+        if let Some(summary) = &standing
+            && let Some(manifest) = &summary.manifest
+            && manifest.from == from
+            && Some(&manifest.etag) == manifest_before.as_ref()
+        {
+            self.point_latest(summary.status).await?;
+            return Ok(Round::Done);
+        }
+        let manifest_key = self.files.manifest();
+        let body = stream::iter(&parts)
+            .map(|part| self.open_part(part))
+            .buffered(PARTS_AHEAD)
+            .try_flatten();
+        let etag =
+            match store.put_stream(&manifest_key, body.boxed(), Precondition::unchanged(manifest_before)).await {
+                Ok(etag) => etag,
+                Err(error) => return again(error),
+            };
+        let tally = match self.write_failed(&parts, Precondition::unchanged(failed_before)).await {
+            Ok(tally) => tally,
+            Err(error) => return again(error),
+        };
+        let summary = tally.finish(self.job, Manifest { key: manifest_key, etag, from });
+        let status = summary.status;
+        match self.put_summary(&summary_key, &summary, precondition).await? {
+            Round::Again => return Ok(Round::Again),
+            Round::Done => self.point_latest(status).await?,
+        }
+        Ok(Round::Done)
+    }
+
+    async fn put_summary(&self, key: &str, summary: &Summary, condition: Precondition) -> Result<Round, StoreError> {
+        match objects::write(self.ports, key, json::to_pretty(summary).into(), condition).await {
+            Ok(_) => Ok(Round::Done),
+            Err(error) => again(error),
+        }
+    }
+
+    /// A part as it was listed; a part that has changed since ends the round.
+    async fn open_part(&self, part: &Listed) -> Result<crate::ports::Body<'static>, StoreError> {
+        let opened = repeat_read(self.ports, || self.ports.store.open(&part.key, None)).await?;
+        let object = opened.ok_or_else(|| gone(&part.key))?;
+        if object.meta.etag == part.etag { Ok(object.body) } else { Err(StoreError::Conflict { key: part.key.clone() }) }
+    }
+
+    /// Writes the failed rows with their original columns, and counts all rows on the way.
+    async fn write_failed(&self, parts: &[Listed], precondition: Precondition) -> Result<Tally, StoreError> {
+        let tally = Mutex::new(Tally::default());
+        let header = self.csv_line(self.job.columns.iter().map(String::as_str).chain(["error_code", "error"]));
+        let rows = stream::iter(parts)
+            .map(|part| async move { self.open_part(part).await?.try_collect::<Vec<Bytes>>().await })
+            .buffered(2)
+            .map_ok(|chunks| {
+                let mut csv = Vec::new();
+                let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                for line in chunks.concat().split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+                    let result = match serde_json::from_slice::<RowResult>(line) {
+                        Ok(result) => result,
+                        Err(error) => return Err(StoreError::Refused { detail: format!("a result line: {error}") }),
+                    };
+                    tally.add(&result);
+                    csv.extend(self.failed_row(&result));
+                }
+                Ok(Bytes::from(csv))
+            })
+            .map(|row| row.and_then(|inner| inner));
+        let body = stream::once(future::ready(Ok(Bytes::from(header)))).chain(rows);
+        self.ports.store.put_stream(&self.files.failed_csv(), body.boxed(), precondition).await?;
+        Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn failed_row(&self, result: &RowResult) -> Vec<u8> {
+        let RowResult::Failed(row) = result else { return Vec::new() };
+        let field = |name: &String| row.input.get(name).and_then(|value| value.as_str()).unwrap_or("");
+        self.csv_line(self.job.columns.iter().map(field).chain([row.error_code.as_str(), row.error.as_str()]))
+    }
+
+    fn csv_line<'f>(&self, fields: impl Iterator<Item = &'f str>) -> Vec<u8> {
+        let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+        // Writing to memory cannot fail.
+        let _ = writer.write_record(fields);
+        writer.into_inner().unwrap_or_default()
+    }
+
+    /// Points `latest.json` here, unless it points to a newer job. A job without any completed row is nothing to ingest.
+    async fn point_latest(&self, status: Status) -> Result<(), StoreError> {
+        if !matches!(status, Status::Complete | Status::CompleteWithFailures) {
+            return Ok(());
+        }
+        let latest = Latest {
+            v: VERSION,
+            job: self.job.job.clone(),
+            status,
+            manifest: self.files.manifest(),
+            summary: self.files.summary(),
+            dropped_at: self.job.source.last_modified,
+            created_at: self.job.created_at,
+        };
+        let key = self.files.latest();
+        let seen = objects::read(self.ports, &key).await?;
+        objects::update(self.ports, &key, seen, |current| {
+            let current: Option<Latest> = current.and_then(|bytes| serde_json::from_slice(bytes).ok());
+            let stays = current.is_some_and(|current| current == latest || current.order() > self.job.order());
+            (!stays).then(|| json::to_pretty(&latest))
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        let (mut objects, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let page = repeat_read(self.ports, || self.ports.store.list(prefix, after.as_deref())).await?;
+            objects.extend(page.objects);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(objects),
+            }
+        }
+    }
+}
+
+async fn rounds<F: Future<Output = Result<Round, StoreError>>>(round: impl Fn() -> F) -> Result<(), StoreError> {
+    for lost in 0..ROUNDS {
+        match round().await {
+            Ok(Round::Done) => return Ok(()),
+            Ok(Round::Again) => tokio::time::sleep(Duration::from_millis(50 << lost.min(6))).await,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(StoreError::Unavailable { detail: "too many changes at once".into() })
+}
+
+/// Everything that another look may settle ends the round; the rest ends the merge.
+fn again(error: StoreError) -> Result<Round, StoreError> {
+    match error {
+        StoreError::Conflict { .. } | StoreError::Unknown { .. } | StoreError::Unavailable { .. } => Ok(Round::Again),
+        refused @ StoreError::Refused { .. } => Err(refused),
+    }
+}
+
+fn gone(key: &str) -> StoreError {
+    StoreError::Unavailable { detail: format!("{key} was listed and cannot be read") }
+}
+
+/// Identity of what was listed: which keys with which content.
+fn digest<'l>(listed: impl IntoIterator<Item = &'l Listed>) -> String {
+    let mut hash = Sha256::new();
+    for object in listed {
+        hash.update(&object.key);
+        hash.update([0]);
+        hash.update(&object.etag.0);
+        hash.update([0]);
+    }
+    hex(&hash.finalize()[..16])
+}

@@ -1,0 +1,93 @@
+//! One valid row on its way through the rows queue.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    intake::Record,
+    json,
+    keys::{Catalog, JobId},
+    ports::MAX_MESSAGE_BYTES,
+    request::{Fingerprint, Request},
+};
+
+/// What of a message the body may take; the rest is for attributes.
+pub const MAX_ROW_BYTES: usize = MAX_MESSAGE_BYTES - 4 * 1024;
+
+/// The version of the message format that this code writes.
+pub const VERSION: u32 = 1;
+
+/// The body of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowMessage {
+    /// Format version.
+    pub v: u32,
+    /// The job.
+    pub job: JobId,
+    /// The job's catalog.
+    pub catalog: Catalog,
+    /// The row, from 1.
+    pub row: u64,
+    /// Its physical line in the file.
+    pub line: u64,
+    /// Canonical product key.
+    pub sku: String,
+    /// Of the request.
+    pub fingerprint: Fingerprint,
+    /// How often a person has asked for this row again: 0 from the splitter, one more from each trip through the retry
+    /// queue. A repeated delivery has the same round and is settled by the result; a higher round may call again.
+    pub round: u64,
+    /// The complete API request.
+    pub request: Request,
+    /// The row's original columns.
+    pub input: Map<String, Value>,
+}
+
+/// A body that is not one of our messages.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a row message: {0}")]
+pub struct Poison(pub String);
+
+impl RowMessage {
+    /// The body as it goes to the queue.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let text = json::to_string(self);
+        if !text.contains(['\u{fffe}', '\u{ffff}']) {
+            return text;
+        }
+        // SQS refuses these two; JSON can say them in ASCII, and they can only stand inside strings.
+        text.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff")
+    }
+
+    /// Reads a body.
+    pub fn decode(body: &str) -> Result<Self, Poison> {
+        let message: Self = serde_json::from_str(body).map_err(|error| Poison(error.to_string()))?;
+        if message.v != VERSION {
+            return Err(Poison(format!("version {} where {VERSION} is understood", message.v)));
+        }
+        if message.row == 0 {
+            return Err(Poison("rows are numbered from 1".into()));
+        }
+        if JobId::parse(message.job.as_str()).is_none() {
+            return Err(Poison("the job id is not one of ours".into()));
+        }
+        if message.request.fingerprint() != message.fingerprint {
+            // What is paid for is the request; a wrong fingerprint would pay under another row's name.
+            return Err(Poison("the fingerprint is not the request's".into()));
+        }
+        Ok(message)
+    }
+}
+
+/// An upper bound of a row's body, cheap enough for every row: JSON makes at most six bytes of one.
+pub(crate) fn worst_case_bytes(record: &Record<'_>, names: &[String], request: &Request) -> usize {
+    let input: usize = record.fields().map(str::len).sum::<usize>() + names.iter().map(|name| name.len() + 6).sum::<usize>();
+    let bound = 6 * (input + request.prompt.len() + 2 * request.image_url.len()) + 4 * 1024;
+    if bound <= MAX_ROW_BYTES {
+        return bound;
+    }
+    // Rare: measure what the bound only feared.
+    let fields: usize = record.fields().map(|field| json::to_vec(field).len() + 1).sum();
+    fields + names.iter().map(|n| json::to_vec(n.as_str()).len() + 1).sum::<usize>() + json::to_vec(request).len() + 4 * 1024
+}

@@ -1,0 +1,114 @@
+//! The prompt of a row.
+
+use std::sync::Arc;
+
+use minijinja::{Environment, UndefinedBehavior};
+
+/// A row's fields that the vendor's sentence speaks of.
+#[derive(Debug, Clone, Copy)]
+pub struct PromptFields<'a> {
+    /// Product title.
+    pub title: &'a str,
+    /// Brand, may be empty.
+    pub brand: &'a str,
+    /// Style cues, may be empty.
+    pub style_tags: &'a str,
+}
+
+/// How prompts are made: the vendor's sentence, or a configured template.
+#[derive(Clone)]
+pub struct Prompt {
+    template: Option<Arc<Environment<'static>>>,
+}
+
+/// The template does not work. It is a property of the job, not of a row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the prompt template cannot be used: {0}")]
+pub struct TemplateError(pub String);
+
+const TEMPLATE: &str = "prompt";
+/// Instructions one rendering may take: a template that loops must not hold up a job of a million rows.
+const FUEL: u64 = 50_000;
+
+impl Prompt {
+    /// Compiles a template, if one is configured.
+    pub fn new(template: Option<&str>) -> Result<Self, TemplateError> {
+        let Some(template) = template else { return Ok(Self { template: None }) };
+        let mut environment = Environment::new();
+        // A misspelt column must be seen at the first row, not be left out of ten thousand prompts.
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_fuel(Some(FUEL));
+        environment.add_template_owned(TEMPLATE, template.to_owned()).map_err(|e| TemplateError(format!("{e:#}")))?;
+        Ok(Self { template: Some(Arc::new(environment)) })
+    }
+
+    /// Renders the prompt of one row. A template sees `columns` (original names) and the standard fields.
+    pub fn render<'a>(
+        &self,
+        fields: PromptFields<'_>,
+        columns: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<String, TemplateError> {
+        let Some(environment) = &self.template else { return Ok(vendor_prompt(fields)) };
+        let template = environment.get_template(TEMPLATE).map_err(|e| TemplateError(format!("{e:#}")))?;
+        let mut context: std::collections::BTreeMap<&str, &str> = columns.collect();
+        context.extend([("title", fields.title), ("brand", fields.brand), ("style_tags", fields.style_tags)]);
+        template.render(minijinja::Value::from_pairs(context)).map_err(|e| TemplateError(format!("{e:#}")))
+    }
+}
+
+/// The vendor's sentence. A clause whose field is empty is left out.
+fn vendor_prompt(PromptFields { title, brand, style_tags }: PromptFields<'_>) -> String {
+    const END: &str = "Photorealistic, centered composition, clean edges, no watermark, no extra text.";
+    let mut prompt = String::with_capacity(160 + title.len() + brand.len() + style_tags.len());
+    for (before, field) in
+        [("E-commerce hero product photo of ", title), ("Brand identity: ", brand), ("Style cues: ", style_tags)]
+    {
+        if !field.is_empty() {
+            prompt.extend([before, field, ". "]);
+        }
+    }
+    prompt.push_str(END);
+    prompt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MUG: PromptFields<'_> =
+        PromptFields { title: "Minimalist ceramic mug", brand: "Northline", style_tags: "studio lighting" };
+
+    #[test]
+    fn the_vendors_sentence() {
+        let prompt = Prompt::new(None).unwrap();
+        assert_eq!(
+            prompt.render(MUG, std::iter::empty()).unwrap(),
+            "E-commerce hero product photo of Minimalist ceramic mug. Brand identity: Northline. Style cues: studio lighting. \
+             Photorealistic, centered composition, clean edges, no watermark, no extra text."
+        );
+        let bare = PromptFields { brand: "", style_tags: "", ..MUG };
+        assert_eq!(
+            prompt.render(bare, std::iter::empty()).unwrap(),
+            "E-commerce hero product photo of Minimalist ceramic mug. Photorealistic, centered composition, clean edges, \
+             no watermark, no extra text."
+        );
+    }
+
+    #[test]
+    fn a_template_sees_all_columns() {
+        let prompt = Prompt::new(Some("{{ title }} in {{ colour }}{% if brand %} by {{ brand }}{% endif %}")).unwrap();
+        assert_eq!(
+            prompt.render(MUG, [("colour", "blue")].into_iter()).unwrap(),
+            "Minimalist ceramic mug in blue by Northline"
+        );
+    }
+
+    #[test]
+    fn a_broken_template_is_an_error_not_a_panic() {
+        assert!(Prompt::new(Some("{{ title")).is_err());
+        let misspelt = Prompt::new(Some("{{ tilte }}")).unwrap();
+        assert!(misspelt.render(MUG, std::iter::empty()).unwrap_err().0.contains("undefined"));
+        let endless = Prompt::new(Some("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}"));
+        assert!(endless.unwrap().render(MUG, std::iter::empty()).is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! The complete API request of a row, and its fingerprint: what is paid for.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Everything the API is asked for. The field order is the order on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Request {
+    /// Model name, for example `gpt-image-1`.
+    pub model: String,
+    /// The rendered prompt.
+    pub prompt: String,
+    /// The product's own photo, http or https.
+    pub image_url: String,
+    /// Picture size, for example `1024x1024`.
+    pub size: String,
+    /// For example `high`.
+    pub quality: String,
+    /// How many pictures, 1 to 4.
+    pub n: u8,
+    /// For example `transparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<String>,
+    /// Part of the fingerprint, never sent to the API: change it to have the row made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+impl Request {
+    /// SHA-256 over the canonical JSON: keys sorted, no white space, absent fields left out.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        /// The fields in sorted order; serde writes them in the order of declaration.
+        #[derive(Serialize)]
+        struct Canonical<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            background: Option<&'a str>,
+            image_url: &'a str,
+            model: &'a str,
+            n: u8,
+            prompt: &'a str,
+            quality: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            revision: Option<&'a str>,
+            size: &'a str,
+        }
+        let canonical = Canonical {
+            background: self.background.as_deref(),
+            image_url: &self.image_url,
+            model: &self.model,
+            n: self.n,
+            prompt: &self.prompt,
+            quality: &self.quality,
+            revision: self.revision.as_deref(),
+            size: &self.size,
+        };
+        let json = crate::json::to_vec(&canonical);
+        Fingerprint(hex(&Sha256::digest(&json)))
+    }
+}
+
+/// SHA-256 of a request in lower-case hex.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// 64 hex digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

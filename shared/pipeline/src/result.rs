@@ -1,0 +1,141 @@
+//! The one-line JSONL object of one row. The vendor's fields come first, in the vendor's order, and never change.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    archive::Asset,
+    classify::ErrorClass,
+    keys::JobId,
+    request::Fingerprint,
+};
+
+/// Always the word `completed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CompletedStatus {
+    /// The row has its pictures.
+    Completed,
+}
+
+/// Always the word `failed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailedStatus {
+    /// The row has no pictures.
+    Failed,
+}
+
+/// The result of one row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RowResult {
+    /// The row has its pictures.
+    Completed(Box<Completed>),
+    /// It has not, and why.
+    Failed(Box<Failed>),
+}
+
+/// A row that has its pictures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completed {
+    /// Canonical product key, unchanged.
+    pub sku: String,
+    /// `completed`
+    pub status: CompletedStatus,
+    /// Pictures delivered.
+    pub image_count: usize,
+    /// Their addresses as the API gave them.
+    pub image_urls: Vec<String>,
+    /// The API's id of the call.
+    pub request_id: Option<String>,
+    /// The model that really ran.
+    pub model_actual: Option<String>,
+    /// The row, from 1.
+    pub row: u64,
+    /// The job.
+    pub job: JobId,
+    /// What was paid for.
+    pub fingerprint: Fingerprint,
+    /// Calls made for this row; 0 when reused.
+    pub attempts: u32,
+    /// The outcome was paid for by another row or job.
+    pub reused: bool,
+    /// The model that was asked for.
+    pub model: String,
+    /// How long the successful call took, in milliseconds.
+    pub latency_ms: u64,
+    /// When it was paid for.
+    pub completed_at: Timestamp,
+    /// The pictures that were kept.
+    #[serde(default)]
+    pub assets: Vec<Asset>,
+    /// Fewer pictures than asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short: bool,
+    /// Calls whose outcome is unknown and which may have been billed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unknown_outcomes: u32,
+    /// Why pictures could not be kept; the addresses above still hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_error: Option<String>,
+}
+
+/// A row that has no pictures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// Canonical product key as far as it could be read.
+    pub sku: String,
+    /// `failed`
+    pub status: FailedStatus,
+    /// What happened, for people; `HTTP <status>: <body>` for answers of the API.
+    pub error: String,
+    /// The row, from 1.
+    pub row: u64,
+    /// The job.
+    pub job: JobId,
+    /// Of the request; absent where the row was rejected before there was one.
+    pub fingerprint: Option<Fingerprint>,
+    /// Calls made for this row.
+    pub attempts: u32,
+    /// The failure was another row's, with the same request.
+    pub reused: bool,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// How long the last call took, in milliseconds.
+    pub latency_ms: Option<u64>,
+    /// When it was given up.
+    pub failed_at: Timestamp,
+    /// A word for machines: `error.code` of the API, or ours.
+    pub error_code: String,
+    /// Who has to act.
+    pub error_class: ErrorClass,
+    /// HTTP status, where there was one.
+    pub http_status: Option<u16>,
+    /// Physical line in the file.
+    pub line: u64,
+    /// Calls whose outcome is unknown and which may have been billed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unknown_outcomes: u32,
+    /// The round that ended so; see the message.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub round: u64,
+    /// The row's original columns.
+    pub input: Map<String, Value>,
+}
+
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl RowResult {
+    /// The row, from 1.
+    #[must_use]
+    pub fn row(&self) -> u64 {
+        match self {
+            Self::Completed(completed) => completed.row,
+            Self::Failed(failed) => failed.row,
+        }
+    }
+}

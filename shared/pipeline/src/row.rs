@@ -1,0 +1,224 @@
+//! From a record to a request, or to the reason why not.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, DefaultHasher, Hash as _, Hasher},
+};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    columns::{Column, Columns},
+    intake::Record,
+    job::NotACatalog,
+    message::{MAX_ROW_BYTES, worst_case_bytes},
+    prompt::{Prompt, PromptFields},
+    request::Request,
+    settings::Defaults,
+};
+
+/// A row that will be generated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Canonical product key.
+    pub sku: String,
+    /// The complete API request.
+    pub request: Request,
+}
+
+/// A row that will not, and why. Becomes a failed result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// The SKU as far as it could be read.
+    pub sku: String,
+    /// A word for machines.
+    pub code: &'static str,
+    /// Line, column, what is wrong and what to do.
+    pub message: String,
+}
+
+/// Judges the rows of one catalog, in order. Remembers every SKU (24 bytes a row), nothing else.
+pub struct Validator {
+    columns: Columns,
+    defaults: Defaults,
+    prompt: Prompt,
+    seen: HashMap<SkuHash, First, BuildHasherDefault<Prehashed>>,
+}
+
+/// 96 bits of SHA-256: two of ten million SKUs are alike by chance once in 10^15 files.
+type SkuHash = [u8; SKU_HASH_BYTES];
+const SKU_HASH_BYTES: usize = 12;
+
+/// The first row with a SKU.
+struct First {
+    /// Line numbers beyond 32 bits are reported as the last one; the row limit comes first.
+    line: u32,
+    /// Only tells "again the same" from "another": a false "same" costs nothing, since each row keeps its fingerprint.
+    request: [u8; 8],
+}
+
+/// The keys are hashes already.
+#[derive(Default)]
+struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // An array announces its length first; that write comes here with the length alone.
+        if bytes.len() == SKU_HASH_BYTES
+            && let Some(first) = bytes.first_chunk()
+        {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+}
+
+impl Validator {
+    /// Begins a catalog with its header.
+    pub fn new(columns: Columns, defaults: Defaults) -> Result<Self, NotACatalog> {
+        let prompt = Prompt::new(defaults.prompt_template.as_deref())
+            .map_err(|error| NotACatalog::new("template_error", error.to_string()))?;
+        Ok(Self { columns, defaults, prompt, seen: HashMap::default() })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// Judges the next row. The outer error ends the file: a prompt template that fails on a row fails on the job.
+    pub fn judge(&mut self, record: &Record<'_>) -> Result<Result<Accepted, Rejected>, NotACatalog> {
+        let sku = self.columns.get(record, Column::Sku);
+        let reject = |code, column: Option<Column>, what: String| {
+            let column = column.map(|c| format!(", column {}", c.name())).unwrap_or_default();
+            let message = format!("line {}{column}: {what}", record.line);
+            Ok(Err(Rejected { sku: sku.to_owned(), code, message }))
+        };
+
+        let (found, expected) = (record.len(), self.columns.names.len());
+        if found != expected {
+            return reject(
+                "field_count",
+                None,
+                format!("{found} fields where the header has {expected}; quote fields that contain commas"),
+            );
+        }
+        for column in Column::REQUIRED {
+            if self.columns.get(record, column).is_empty() {
+                return reject("empty_field", Some(column), "empty; every product needs one".into());
+            }
+        }
+        if sku.chars().any(char::is_control) {
+            return reject("invalid_sku", Some(Column::Sku), "has a control character; remove it".into());
+        }
+        let image_url = self.columns.get(record, Column::ImageUrl);
+        if let Err(what) = check_image_url(image_url) {
+            return reject("invalid_image_url", Some(Column::ImageUrl), what.into());
+        }
+        let n = match self.columns.get(record, Column::N) {
+            "" => self.defaults.n,
+            text => match text.parse() {
+                Ok(n @ 1..=4) => n,
+                _ => return reject("invalid_n", Some(Column::N), format!("`{}` is not 1, 2, 3 or 4", excerpt(text))),
+            },
+        };
+        let request = self.request(record, n, image_url)?;
+        if worst_case_bytes(record, &self.columns.names, &request) > MAX_ROW_BYTES {
+            return reject("row_too_large", None, "the row is too large for a queue message; shorten its texts".into());
+        }
+        if let Some(line) = self.first_other(sku, &request, record.line) {
+            return reject(
+                "duplicate_sku",
+                Some(Column::Sku),
+                format!("`{}` stands in line {line} already, with another request; keep one of them", excerpt(sku)),
+            );
+        }
+        Ok(Ok(Accepted { sku: sku.to_owned(), request }))
+    }
+
+    fn request(&self, record: &Record<'_>, n: u8, image_url: &str) -> Result<Request, NotACatalog> {
+        let get = |column| self.columns.get(record, column);
+        let or = |column, default: &str| Some(get(column)).filter(|f| !f.is_empty()).unwrap_or(default).to_owned();
+        let optional = |column, default: Option<&String>| {
+            Some(get(column)).filter(|f| !f.is_empty()).map(str::to_owned).or_else(|| default.cloned())
+        };
+        let prompt = match get(Column::Prompt) {
+            "" => {
+                let fields = PromptFields {
+                    title: get(Column::Title),
+                    brand: get(Column::Brand),
+                    style_tags: get(Column::StyleTags),
+                };
+                let columns = self.columns.names.iter().map(String::as_str).zip(record.fields());
+                self.prompt
+                    .render(fields, columns)
+                    .map_err(|error| NotACatalog::new("template_error", error.to_string()).on(record.line))?
+            }
+            prompt => prompt.to_owned(),
+        };
+        Ok(Request {
+            model: or(Column::Model, &self.defaults.model),
+            prompt,
+            image_url: image_url.to_owned(),
+            size: or(Column::Size, &self.defaults.size),
+            quality: or(Column::Quality, &self.defaults.quality),
+            n,
+            background: optional(Column::Background, self.defaults.background.as_ref()),
+            revision: optional(Column::Revision, self.defaults.revision.as_ref()),
+        })
+    }
+
+    /// The line of an earlier row with this SKU and another request.
+    fn first_other(&mut self, sku: &str, request: &Request, line: u64) -> Option<u32> {
+        let mut hasher = DefaultHasher::new();
+        request.hash(&mut hasher);
+        let request = hasher.finish().to_le_bytes();
+        let mut key = SkuHash::default();
+        key.copy_from_slice(&Sha256::digest(sku)[..SKU_HASH_BYTES]);
+        let this = First { line: u32::try_from(line).unwrap_or(u32::MAX), request };
+        let first = self.seen.entry(key).or_insert(this);
+        (first.request != request).then_some(first.line)
+    }
+}
+
+/// The original columns of a row, for `failed.csv` and whoever looks at a message. Fields beyond the header get numbers.
+#[must_use]
+pub fn input(columns: &Columns, record: &Record<'_>) -> Map<String, Value> {
+    let names = columns.names.iter().cloned().chain((columns.names.len() + 1..).map(|n| format!("(field {n})")));
+    names.zip(record.fields()).map(|(name, field)| (name, Value::from(field))).collect()
+}
+
+fn check_image_url(url: &str) -> Result<(), &'static str> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err("not an http(s) address; it must begin with https://");
+    };
+    if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
+        return Err("not an http(s) address; it must begin with https://");
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
+    if authority.is_empty() {
+        return Err("an address without a host");
+    }
+    if authority.contains('@') {
+        return Err("carries a user name or password; use an address that needs none");
+    }
+    if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("contains white space; write %20 instead");
+    }
+    Ok(())
+}
+
+/// The beginning of a text, for messages.
+fn excerpt(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut start: String = chars.by_ref().take(60).collect();
+    if chars.next().is_some() {
+        start.push('…');
+    }
+    start
+}

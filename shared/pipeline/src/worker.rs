@@ -1,0 +1,28 @@
+//! What a process remembers between messages. Made once; losing it loses nothing but time.
+
+use crate::{breaker::Breaker, guardrail::Guardrail, pace::Pace, ports::Clock, settings::GenerateSettings};
+
+/// The state of one generator process.
+pub struct Worker {
+    /// Tells this process's claims from others'.
+    pub id: String,
+    /// When the next call may start.
+    pub pace: Pace,
+    /// Whether the account is well.
+    pub breaker: Breaker,
+    /// Which jobs have been stopped.
+    pub guardrail: Guardrail,
+}
+
+impl Worker {
+    /// Begins a process.
+    #[must_use]
+    pub fn new(clock: &dyn Clock, settings: &GenerateSettings) -> Self {
+        Self {
+            id: format!("{:016x}", clock.random()),
+            pace: Pace::new(settings.requests_per_minute),
+            breaker: Breaker::default(),
+            guardrail: Guardrail::new(settings.max_failed_percent),
+        }
+    }
+}
