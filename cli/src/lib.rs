@@ -1,3 +1,8 @@
 //! The `packshot` command, as a library: what its binary and the tests call.
 
+pub mod adapters;
+pub mod command;
+pub mod environment;
+mod progress;
+pub mod run;
 pub mod stub_api;

@@ -70,7 +70,11 @@ impl Breaker {
         };
         let Some(open) = file.filter(|file| file.open) else { return Ok(Pass::Go) };
         let now = ports.clock.now();
-        if now < open.next_probe { Ok(Pass::Hold(until(now, open.next_probe))) } else { self.probe(ports, call_takes).await }
+        if now < open.next_probe {
+            Ok(Pass::Hold(until(now, open.next_probe)))
+        } else {
+            self.probe(ports, call_takes).await
+        }
     }
 
     /// Takes the place of the probe, if nobody else does.

@@ -295,7 +295,8 @@ impl<'a> Row<'a> {
     async fn claim_and_call(&self, entry: Entry, etag: Option<Etag>) -> Result<Next, Trouble> {
         let Host { ports, worker, .. } = self.host;
         if let Some(abort) = worker.guardrail.stopped(ports, &self.message.job, self.message.round).await? {
-            let failure = self.failure("aborted", ErrorClass::Aborted, format!("the job was stopped: {}", abort.reason));
+            let failure =
+                self.failure("aborted", ErrorClass::Aborted, format!("the job was stopped: {}", abort.reason));
             return self.fail(&failure, None, false).await.map(Next::End);
         }
         let probe = match self.host.may_call().await? {
@@ -410,7 +411,12 @@ impl<'a> Row<'a> {
         self.host.jitter(limit).max(after)
     }
 
-    async fn release_and_wait(&self, held: Held, count: impl FnOnce(&mut Entry), wait: Duration) -> Result<Next, Trouble> {
+    async fn release_and_wait(
+        &self,
+        held: Held,
+        count: impl FnOnce(&mut Entry),
+        wait: Duration,
+    ) -> Result<Next, Trouble> {
         let next = self.release(held, count).await?;
         if matches!(next, Next::End(_)) {
             return Ok(next);
@@ -608,7 +614,8 @@ impl<'a> Row<'a> {
             && matches!(&entry.state, State::Completed(paid) if paid.request_id == outcome.request_id)
         {
             entry.state = State::Completed(outcome.clone());
-            let noted = ports.store.put(&self.ledger_key, json::to_vec(&entry).into(), Precondition::Matches(etag)).await;
+            let noted =
+                ports.store.put(&self.ledger_key, json::to_vec(&entry).into(), Precondition::Matches(etag)).await;
             tracing::debug!(?noted, "kept pictures noted in the ledger");
         }
     }
@@ -695,7 +702,11 @@ impl<'a> Row<'a> {
 
 fn attributes(code: &str, class: ErrorClass) -> BTreeMap<&'static str, String> {
     let class = class.as_str().to_owned();
-    let code = if code.is_empty() { "unnamed".to_owned() } else { shorten(code.chars().filter(|c| !c.is_control()).collect()) };
+    let code = if code.is_empty() {
+        "unnamed".to_owned()
+    } else {
+        shorten(code.chars().filter(|c| !c.is_control()).collect())
+    };
     BTreeMap::from([("error_code", code), ("error_class", class)])
 }
 

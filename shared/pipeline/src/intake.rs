@@ -17,6 +17,8 @@ pub const MAX_RECORD_BYTES: usize = 128 * 1024;
 /// The most columns; spreadsheets stop at 16,384.
 const MAX_COLUMNS: usize = 16_384;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// One record of the file: the header, or a row.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
@@ -68,6 +70,8 @@ pub enum ReadError {
 pub struct CatalogReader {
     body: Body<'static>,
     chunk: Bytes,
+    /// Bytes that the next look at the chunk needs: at the start a whole byte order mark, then any.
+    wants: usize,
     ended: bool,
     records: Records,
 }
@@ -76,20 +80,23 @@ impl CatalogReader {
     /// Reads from the start of an object.
     #[must_use]
     pub fn new(body: Body<'static>) -> Self {
-        Self { body, chunk: Bytes::new(), ended: false, records: Records::new() }
+        Self { body, chunk: Bytes::new(), wants: BYTE_ORDER_MARK.len(), ended: false, records: Records::new() }
     }
 
     /// The next record that is not blank; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Record<'_>>, ReadError> {
         loop {
-            if self.chunk.is_empty() && !self.ended {
+            while !self.ended && self.chunk.len() < self.wants {
                 match self.body.next().await {
-                    Some(chunk) => self.chunk = chunk?,
+                    Some(chunk) if self.chunk.is_empty() => self.chunk = chunk?,
+                    Some(chunk) => self.chunk = [&*self.chunk, &*chunk?].concat().into(),
                     None => self.ended = true,
                 }
-                if self.chunk.is_empty() && !self.ended {
-                    continue;
-                }
+            }
+            if std::mem::replace(&mut self.wants, 1) > 1 && self.chunk.starts_with(BYTE_ORDER_MARK) {
+                bytes::Buf::advance(&mut self.chunk, BYTE_ORDER_MARK.len());
+                self.records.offset = BYTE_ORDER_MARK.len() as u64;
+                continue;
             }
             let (used, step) = self.records.read(&self.chunk)?;
             bytes::Buf::advance(&mut self.chunk, used);
@@ -238,7 +245,8 @@ impl Lines {
     fn count(&mut self, bytes: &[u8]) {
         let Some(&last) = bytes.last() else { return };
         for at in memchr::memchr2_iter(b'\n', b'\r', bytes) {
-            let continues = bytes[at] == b'\n' && at.checked_sub(1).map_or(self.after_cr, |before| bytes[before] == b'\r');
+            let continues =
+                bytes[at] == b'\n' && at.checked_sub(1).map_or(self.after_cr, |before| bytes[before] == b'\r');
             self.current += u64::from(!continues);
         }
         self.after_cr = last == b'\r';
@@ -257,7 +265,9 @@ mod tests {
 
     use super::*;
 
-    async fn read(bytes: &[u8], chunk: usize) -> Result<Vec<(u64, Vec<String>)>, String> {
+    type Read = Vec<(u64, Vec<String>)>;
+
+    async fn read(bytes: &[u8], chunk: usize) -> Result<Read, String> {
         let chunks: Vec<_> = bytes.chunks(chunk).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
         let mut reader = CatalogReader::new(futures::stream::iter(chunks).boxed());
         let mut records = Vec::new();
@@ -273,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn records_know_their_physical_line() {
-        let cases: &[(&str, Vec<(u64, Vec<String>)>)] = &[
+        let cases: &[(&str, Read)] = &[
             ("", vec![]),
             ("\n\n", vec![]),
             ("a,b", vec![record(1, &["a", "b"])]),

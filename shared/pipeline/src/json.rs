@@ -15,8 +15,8 @@ pub fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
 
 /// The same, indented, with a final newline: for the files that people open.
 pub fn to_pretty<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).unwrap_or_else(|error| unreachable!("our own types always serialise: {error}"));
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .unwrap_or_else(|error| unreachable!("our own types always serialise: {error}"));
     bytes.push(b'\n');
     bytes
 }

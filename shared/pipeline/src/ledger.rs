@@ -8,12 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    archive::Asset,
-    classify::ErrorClass,
-    keys::JobId,
-    request::Fingerprint,
-};
+use crate::{archive::Asset, classify::ErrorClass, keys::JobId, request::Fingerprint};
 
 /// The version of ledger entries that this code writes and reads.
 pub const VERSION: u32 = 1;
@@ -180,7 +175,13 @@ impl Entry {
 
 /// The protocol: what to do about a fingerprint whose entry reads like this.
 #[must_use]
-pub fn decide(entry: Option<&Entry>, fingerprint: &Fingerprint, asker: &Asker, now: Timestamp, limits: &Limits) -> Step {
+pub fn decide(
+    entry: Option<&Entry>,
+    fingerprint: &Fingerprint,
+    asker: &Asker,
+    now: Timestamp,
+    limits: &Limits,
+) -> Step {
     let Some(entry) = entry else {
         return Step::Claim(Entry::new(fingerprint.clone(), asker.series.clone()));
     };

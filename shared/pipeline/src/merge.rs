@@ -190,15 +190,11 @@ impl Merger<'_> {
             return Ok(Round::Done);
         }
         let manifest_key = self.files.manifest();
-        let body = stream::iter(&parts)
-            .map(|part| self.open_part(part))
-            .buffered(PARTS_AHEAD)
-            .try_flatten();
-        let etag =
-            match store.put_stream(&manifest_key, body.boxed(), Precondition::unchanged(manifest_before)).await {
-                Ok(etag) => etag,
-                Err(error) => return again(error),
-            };
+        let body = stream::iter(&parts).map(|part| self.open_part(part)).buffered(PARTS_AHEAD).try_flatten();
+        let etag = match store.put_stream(&manifest_key, body.boxed(), Precondition::unchanged(manifest_before)).await {
+            Ok(etag) => etag,
+            Err(error) => return again(error),
+        };
         let tally = match self.write_failed(&parts, Precondition::unchanged(failed_before)).await {
             Ok(tally) => tally,
             Err(error) => return again(error),
@@ -223,7 +219,11 @@ impl Merger<'_> {
     async fn open_part(&self, part: &Listed) -> Result<crate::ports::Body<'static>, StoreError> {
         let opened = repeat_read(self.ports, || self.ports.store.open(&part.key, None)).await?;
         let object = opened.ok_or_else(|| gone(&part.key))?;
-        if object.meta.etag == part.etag { Ok(object.body) } else { Err(StoreError::Conflict { key: part.key.clone() }) }
+        if object.meta.etag == part.etag {
+            Ok(object.body)
+        } else {
+            Err(StoreError::Conflict { key: part.key.clone() })
+        }
     }
 
     /// Writes the failed rows with their original columns, and counts all rows on the way.

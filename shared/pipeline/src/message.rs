@@ -82,12 +82,16 @@ impl RowMessage {
 
 /// An upper bound of a row's body, cheap enough for every row: JSON makes at most six bytes of one.
 pub(crate) fn worst_case_bytes(record: &Record<'_>, names: &[String], request: &Request) -> usize {
-    let input: usize = record.fields().map(str::len).sum::<usize>() + names.iter().map(|name| name.len() + 6).sum::<usize>();
+    let input: usize =
+        record.fields().map(str::len).sum::<usize>() + names.iter().map(|name| name.len() + 6).sum::<usize>();
     let bound = 6 * (input + request.prompt.len() + 2 * request.image_url.len()) + 4 * 1024;
     if bound <= MAX_ROW_BYTES {
         return bound;
     }
     // Rare: measure what the bound only feared.
     let fields: usize = record.fields().map(|field| json::to_vec(field).len() + 1).sum();
-    fields + names.iter().map(|n| json::to_vec(n.as_str()).len() + 1).sum::<usize>() + json::to_vec(request).len() + 4 * 1024
+    fields
+        + names.iter().map(|n| json::to_vec(n.as_str()).len() + 1).sum::<usize>()
+        + json::to_vec(request).len()
+        + 4 * 1024
 }

@@ -38,9 +38,8 @@ impl Pace {
     pub fn new(per_minute: Option<NonZeroU32>) -> Self {
         let clock = TokioClock(Instant::now());
         // A burst of one: a minute's budget spent in its first second is what the API's limiter would refuse.
-        let limiter = per_minute.map(|n| {
-            RateLimiter::direct_with_clock(Quota::per_minute(n).allow_burst(NonZeroU32::MIN), clock)
-        });
+        let limiter = per_minute
+            .map(|n| RateLimiter::direct_with_clock(Quota::per_minute(n).allow_burst(NonZeroU32::MIN), clock));
         Self { limiter, clock, pause: Mutex::default() }
     }
 

@@ -108,7 +108,8 @@ mod tests {
         assert!(Prompt::new(Some("{{ title")).is_err());
         let misspelt = Prompt::new(Some("{{ tilte }}")).unwrap();
         assert!(misspelt.render(MUG, std::iter::empty()).unwrap_err().0.contains("undefined"));
-        let endless = Prompt::new(Some("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}"));
+        let endless =
+            Prompt::new(Some("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}"));
         assert!(endless.unwrap().render(MUG, std::iter::empty()).is_err());
     }
 }

@@ -4,12 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{
-    archive::Asset,
-    classify::ErrorClass,
-    keys::JobId,
-    request::Fingerprint,
-};
+use crate::{archive::Asset, classify::ErrorClass, keys::JobId, request::Fingerprint};
 
 /// Always the word `completed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

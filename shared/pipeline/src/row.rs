@@ -169,7 +169,12 @@ impl Validator {
             quality: or(Column::Quality, &self.defaults.quality),
             n,
             background: optional(Column::Background, self.defaults.background.as_ref()),
-            revision: optional(Column::Revision, self.defaults.revision.as_ref()),
+            // Both, so that a new revision for the whole file also renews the rows that name their own.
+            revision: match (self.defaults.revision.as_deref(), get(Column::Revision)) {
+                (default, "") => default.map(str::to_owned),
+                (None, own) => Some(own.to_owned()),
+                (Some(default), own) => Some(format!("{default}/{own}")),
+            },
         })
     }
 

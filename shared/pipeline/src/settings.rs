@@ -22,7 +22,7 @@ pub struct Defaults {
     /// A minijinja template over the row's columns; the vendor's sentence when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_template: Option<String>,
-    /// The revision of rows that name none; part of the fingerprint, never sent.
+    /// The revision of every row, before its own; part of the fingerprint, never sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
 }

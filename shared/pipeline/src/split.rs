@@ -189,7 +189,8 @@ async fn validate(
             Err(_) => job.rejected += 1,
         }
         if let Some(max) = settings.max_images.filter(|&max| job.images > max) {
-            let what = format!("asks for more than {max} pictures, which is what one job may make; cut the file into several");
+            let what =
+                format!("asks for more than {max} pictures, which is what one job may make; cut the file into several");
             return Err(NotACatalog::new("too_many_images", what).on(record.line).into());
         }
     }
@@ -205,10 +206,12 @@ async fn create_job(ports: &Ports, job: Job) -> Result<Job, StoreError> {
     let key = keys::job(&job.job);
     match objects::write(ports, &key, json::to_pretty(&job).into(), Precondition::Absent).await {
         Ok(_) => Ok(job),
-        Err(error @ (StoreError::Conflict { .. } | StoreError::Unknown { .. })) => match objects::read(ports, &key).await? {
-            Some(seen) => read_job(&seen.bytes),
-            None => Err(error),
-        },
+        Err(error @ (StoreError::Conflict { .. } | StoreError::Unknown { .. })) => {
+            match objects::read(ports, &key).await? {
+                Some(seen) => read_job(&seen.bytes),
+                None => Err(error),
+            }
+        }
         Err(error) => Err(error),
     }
 }
@@ -285,7 +288,13 @@ impl Sender<'_> {
         self.keep_checkpoint(done).await
     }
 
-    fn message(&self, row: u64, line: u64, accepted: Accepted, input: serde_json::Map<String, serde_json::Value>) -> Outgoing {
+    fn message(
+        &self,
+        row: u64,
+        line: u64,
+        accepted: Accepted,
+        input: serde_json::Map<String, serde_json::Value>,
+    ) -> Outgoing {
         let message = RowMessage {
             v: message::VERSION,
             job: self.job.job.clone(),
