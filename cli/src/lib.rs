@@ -3,6 +3,6 @@
 pub mod adapters;
 pub mod command;
 pub mod environment;
-mod progress;
+pub mod progress;
 pub mod run;
 pub mod stub_api;

@@ -11,7 +11,10 @@ use packshot_aws::{
     telemetry,
     unused::Unused,
 };
-use packshot_pipeline::{ports::Ports, split::split};
+use packshot_pipeline::{
+    ports::Ports,
+    split::{SplitReport, split},
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -39,7 +42,11 @@ async fn handle(ports: &Ports, config: &SplitterConfig, event: LambdaEvent<Notif
     for input in event.payload.splits()? {
         let key = input.key.clone();
         match Box::pin(split(ports, &config.settings, input, deadline)).await {
-            Ok(report) => tracing::info!(key, ?report, "split"),
+            Ok(SplitReport::Split(job)) => {
+                tracing::info!(key, job = %job.job, rows = job.rows, valid = job.valid, rejected = job.rejected, "split");
+            }
+            Ok(SplitReport::Rejected { job, problem, .. }) => tracing::warn!(key, %job, ?problem, "not a catalog"),
+            Ok(SplitReport::Nothing(why)) => tracing::info!(key, why, "nothing to split"),
             Err(error) => {
                 tracing::warn!(key, %error, "not split to the end");
                 problems.push(format!("{key}: {error}"));

@@ -34,8 +34,12 @@ impl SecretKey {
         let answer = answer.map_err(|error| {
             let failure = Failure::of(&error);
             let passing = failure.is_passing();
-            let detail = format!("the API key's secret cannot be read: {}", failure.into_detail());
-            if passing { ApiError::NotSent { detail } } else { ApiError::Misconfigured { detail } }
+            let detail = format!("the secret {} cannot be read: {}", self.arn, failure.into_detail());
+            if passing {
+                return ApiError::NotSent { detail };
+            }
+            let advice = "check the parameter ApiKeySecretArn and the role's secretsmanager:GetSecretValue";
+            ApiError::Misconfigured { detail: format!("{detail}; {advice}") }
         })?;
         read_secret(answer.secret_string()).map_err(|problem| ApiError::Misconfigured {
             detail: format!("the secret {} {problem}; store the bare key, or {{\"{FIELD}\": \"…\"}}", self.arn),

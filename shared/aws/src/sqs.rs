@@ -123,7 +123,7 @@ impl Left {
     fn into_result(mut self) -> Result<(), QueueError> {
         if !self.refused.is_empty() {
             let detail =
-                format!("{} messages, the first is number {}: {}", self.refused.len(), self.refused[0], self.detail);
+                format!("{} message(s), the first at index {}: {}", self.refused.len(), self.refused[0], self.detail);
             return Err(QueueError::Refused { detail });
         }
         if self.passing.is_empty() {

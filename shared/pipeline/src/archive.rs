@@ -50,14 +50,12 @@ pub struct Archived {
 /// Keeps pictures under `images/`. Never fails as a whole: a picture that cannot be kept does not lose the paid result.
 /// The same pictures kept twice give the same objects.
 pub async fn keep(ports: &Ports, catalog: &Catalog, sku: &str, pictures: &[(usize, Picture)]) -> Archived {
-    let kept = stream::iter(pictures)
-        .map(|(n, picture)| async move { (*n, keep_one(ports, catalog, sku, *n, picture).await) })
-        .buffered(AT_ONCE)
-        .collect::<Vec<_>>()
-        .await;
+    // Collected first: the compiler cannot see that a stream over a borrowing closure may change threads.
+    let keeping: Vec<_> = pictures.iter().map(|(n, picture)| keep_one(ports, catalog, sku, *n, picture)).collect();
+    let kept: Vec<_> = stream::iter(keeping).buffered(AT_ONCE).collect().await;
     let mut archived = Archived::default();
     let mut errors = Vec::new();
-    for (n, outcome) in kept {
+    for ((n, _), outcome) in pictures.iter().zip(kept) {
         match outcome {
             Ok(asset) => archived.assets.push(asset),
             Err(error) => errors.push(format!("picture {n}: {error}")),

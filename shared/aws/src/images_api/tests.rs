@@ -139,6 +139,34 @@ async fn a_status_is_an_answer() {
     assert!(matches!(&result, Err(ApiError::Answered { status: 500, body, .. }) if body == "half"), "{result:?}");
 }
 
+/// Gives another key after each rejection.
+#[derive(Default)]
+struct Rotating(std::sync::atomic::AtomicUsize);
+
+#[async_trait]
+impl KeySource for Rotating {
+    async fn key(&self) -> Result<ApiKey, ApiError> {
+        Ok(ApiKey::new(&format!("sk-{}", self.0.load(std::sync::atomic::Ordering::Relaxed))).unwrap())
+    }
+
+    async fn rejected(&self, _key: &ApiKey) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_key_is_asked_for_again() {
+    let server =
+        TestServer::answering(&[&http("401 No", "", ""), &http("403 No", "", ""), &http("500 No", "", "")]).await;
+    let api =
+        ImagesApi::new(&server.url, Duration::from_secs(5), Arc::new(Rotating::default()), Arc::new(Noon)).unwrap();
+    for _ in 0..3 {
+        api.generate(&request(), "fp").await.unwrap_err();
+    }
+    let keys: Vec<bool> = server.requests().iter().map(|request| request.contains("Bearer sk-1")).collect();
+    assert_eq!(keys, [false, true, true], "only a 401 speaks of the key");
+}
+
 #[tokio::test]
 async fn a_long_error_is_cut_and_the_key_in_it_hidden() {
     // The key lies across the cut, and the text has characters of two bytes.

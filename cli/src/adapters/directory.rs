@@ -1,0 +1,391 @@
+//! A directory as the bucket.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, Metadata},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{self, ErrorKind, Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
+use packshot_pipeline::ports::{Body, Etag, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError};
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
+
+use super::{CHUNK, PAGE, etag, etag_of};
+
+/// The corner of the directory that is not part of the bucket: files on their way in, and what else the host keeps.
+pub const PRIVATE: &str = ".packshot";
+/// Locks for conditional writes; two keys seldom share one.
+const STRIPES: usize = 64;
+/// ETags that are remembered at most: about 15 MB.
+const MAX_REMEMBERED: usize = 65_536;
+
+/// A directory as the bucket: an object is a file, its key is its path.
+///
+/// Only one process may write to the directory; its threads may write at once. People may change files between runs. A
+/// file cannot stand where a directory stands, so there is no `a` beside `a/b`.
+#[derive(Clone)]
+pub struct DirectoryStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    stripes: [Mutex<()>; STRIPES],
+    remembered: Mutex<BTreeMap<String, (Stamp, Etag)>>,
+}
+
+/// Tells that a file is the one that was hashed. A write always makes a new file, so the inode changes even where the
+/// clock of the file system is too coarse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: SystemTime,
+    inode: u64,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> io::Result<Self> {
+        #[cfg(unix)]
+        let inode = std::os::unix::fs::MetadataExt::ino(metadata);
+        #[cfg(not(unix))]
+        let inode = 0;
+        Ok(Self { bytes: metadata.len(), modified: metadata.modified()?, inode })
+    }
+
+    fn meta(self, etag: Etag) -> ObjectMeta {
+        let last_modified = Timestamp::try_from(self.modified).unwrap_or(Timestamp::UNIX_EPOCH);
+        ObjectMeta { etag, bytes: self.bytes, last_modified }
+    }
+}
+
+/// An object's file, ready to be read: the bytes themselves where they are few.
+enum Opened {
+    Small(Bytes),
+    Large(File),
+}
+
+impl DirectoryStore {
+    /// A store over this directory, which need not exist yet.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        let stripes = std::array::from_fn(|_| Mutex::default());
+        Self { inner: Arc::new(Inner { root, stripes, remembered: Mutex::default() }) }
+    }
+
+    /// Removes what a killed process left half written. Only for whoever holds the directory's lock.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        match fs::remove_dir_all(self.inner.incomplete()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(store_error(&error, PRIVATE)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs on a thread that may wait for the disk.
+    async fn blocking<T, F>(&self, key: &str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Inner, &str) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (inner, key) = (Arc::clone(&self.inner), key.to_owned());
+        let done = tokio::task::spawn_blocking(move || work(&inner, &key)).await;
+        done.unwrap_or_else(|error| Err(StoreError::Unknown { detail: error.to_string() }))
+    }
+}
+
+impl Inner {
+    fn incomplete(&self) -> PathBuf {
+        self.root.join(PRIVATE).join("incomplete")
+    }
+
+    fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
+        match is_key(key) {
+            true => Ok(self.root.join(key)),
+            false => Err(StoreError::Refused { detail: format!("{key:?} cannot be the path of a file") }),
+        }
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, BTreeMap<String, (Stamp, Etag)>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recall(&self, key: &str, stamp: Stamp) -> Option<Etag> {
+        self.remembered().get(key).filter(|(known, _)| *known == stamp).map(|(_, etag)| etag.clone())
+    }
+
+    fn remember(&self, key: &str, stamp: Stamp, etag: &Etag) {
+        let mut remembered = self.remembered();
+        if remembered.len() >= MAX_REMEMBERED {
+            // Costs hashing some files again, and saves keeping account of who was used when.
+            remembered.clear();
+        }
+        remembered.insert(key.to_owned(), (stamp, etag.clone()));
+    }
+
+    fn look(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        let path = self.path(key)?;
+        let Some(metadata) = present(fs::metadata(&path), key)?.filter(Metadata::is_file) else { return Ok(None) };
+        let stamp = Stamp::of(&metadata).map_err(|error| store_error(&error, key))?;
+        if let Some(etag) = self.recall(key, stamp) {
+            return Ok(Some(stamp.meta(etag)));
+        }
+        Ok(self.open(key)?.map(|(meta, _)| meta))
+    }
+
+    fn open(&self, key: &str) -> Result<Option<(ObjectMeta, Opened)>, StoreError> {
+        let path = self.path(key)?;
+        let Some(mut file) = present(File::open(&path), key)? else { return Ok(None) };
+        let mut read = || {
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Ok(None);
+            }
+            let stamp = Stamp::of(&metadata)?;
+            if stamp.bytes <= CHUNK as u64 {
+                let mut bytes = Vec::with_capacity(stamp.bytes as usize);
+                file.read_to_end(&mut bytes)?;
+                return Ok(Some((stamp, Some(etag_of(&bytes)), Some(Bytes::from(bytes)))));
+            }
+            if let Some(etag) = self.recall(key, stamp) {
+                return Ok(Some((stamp, Some(etag), None)));
+            }
+            let etag = hash(&mut file)?;
+            file.rewind()?;
+            Ok(Some((stamp, Some(etag), None)))
+        };
+        let Some((stamp, Some(etag), bytes)) = read().map_err(|error: io::Error| store_error(&error, key))? else {
+            return Ok(None);
+        };
+        self.remember(key, stamp, &etag);
+        Ok(Some((stamp.meta(etag), bytes.map_or(Opened::Large(file), Opened::Small))))
+    }
+
+    /// A new file on the same file system, which removes itself unless it is committed.
+    fn begin(&self) -> io::Result<NamedTempFile> {
+        let place = self.incomplete();
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        match builder.tempfile_in(&place) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(&place)?;
+                builder.tempfile_in(&place)
+            }
+            begun => begun,
+        }
+    }
+
+    /// Makes a whole file visible under its key, if the precondition holds.
+    fn commit(&self, key: &str, file: NamedTempFile, etag: Etag, condition: &Precondition) -> Result<Etag, StoreError> {
+        let path = self.path(key)?;
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let stripe = &self.stripes[hasher.finish() as usize % STRIPES];
+        let _only_writer = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = match condition {
+            Precondition::None => true,
+            Precondition::Absent => self.look(key)?.is_none(),
+            Precondition::Matches(wanted) => self.look(key)?.is_some_and(|meta| meta.etag == *wanted),
+        };
+        if !holds {
+            return Err(StoreError::Conflict { key: key.to_owned() });
+        }
+        let written = file.as_file().metadata().and_then(|metadata| Stamp::of(&metadata));
+        let stamp = written.map_err(|error| store_error(&error, key))?;
+        persist(file, &path).map_err(|error| store_error(&error, key))?;
+        self.remember(key, stamp, &etag);
+        Ok(etag)
+    }
+
+    fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
+        let (parent, _) = prefix.rsplit_once('/').unwrap_or_default();
+        if !parent.is_empty() && !is_key(parent) {
+            return Ok(Page::default());
+        }
+        let base = if parent.is_empty() { String::new() } else { format!("{parent}/") };
+        let mut found = Vec::new();
+        self.walk(&base, prefix, after.unwrap_or_default(), &mut found).map_err(|error| store_error(&error, prefix))?;
+        let more = found.len() > PAGE;
+        found.truncate(PAGE);
+        let next = found.last().filter(|_| more).cloned();
+        let mut objects = Vec::with_capacity(found.len());
+        for key in found {
+            // A person may have removed the file since.
+            if let Some(meta) = self.look(&key)? {
+                objects.push(Listed { key, etag: meta.etag, bytes: meta.bytes });
+            }
+        }
+        Ok(Page { objects, next })
+    }
+
+    /// Collects keys in the order of their bytes until there is one more than a page. `base` is empty or ends in `/`.
+    fn walk(&self, base: &str, prefix: &str, after: &str, found: &mut Vec<String>) -> io::Result<()> {
+        let entries = match fs::read_dir(self.root.join(base)) {
+            Err(error) if is_missing(&error) => return Ok(()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            // What is no UTF-8, or no key, or neither file nor directory, was not put here by this store.
+            let Ok(mut name) = entry.file_name().into_string() else { continue };
+            name.insert_str(0, base);
+            if !is_key(&name) {
+                continue;
+            }
+            if kind.is_dir() {
+                // Sorted with its slash, because that is what the keys below it go on with: `a-b` before `a/b`.
+                name.push('/');
+            } else if !kind.is_file() {
+                continue;
+            }
+            let wanted = name.starts_with(prefix) || (name.ends_with('/') && prefix.starts_with(&name));
+            let still_to_come = name.as_str() > after || (name.ends_with('/') && after.starts_with(&name));
+            if wanted && still_to_come {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        for name in names {
+            if found.len() > PAGE {
+                break;
+            }
+            if name.ends_with('/') {
+                self.walk(&name, prefix, after, found)?;
+            } else {
+                found.push(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for DirectoryStore {
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        self.blocking(key, Inner::look).await
+    }
+
+    async fn open(&self, key: &str, _version: Option<&str>) -> Result<Option<Object>, StoreError> {
+        let Some((meta, opened)) = self.blocking(key, Inner::open).await? else { return Ok(None) };
+        let body = match opened {
+            Opened::Small(bytes) if bytes.is_empty() => stream::empty().boxed(),
+            Opened::Small(bytes) => stream::iter([Ok(bytes)]).boxed(),
+            Opened::Large(file) => read_on(tokio::fs::File::from_std(file), key.to_owned()),
+        };
+        Ok(Some(Object { meta, body }))
+    }
+
+    async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
+        self.blocking(key, move |inner, key| {
+            inner.path(key)?;
+            let mut file = inner.begin().map_err(|error| store_error(&error, key))?;
+            file.write_all(&body).map_err(|error| store_error(&error, key))?;
+            inner.commit(key, file, etag_of(&body), &precondition)
+        })
+        .await
+    }
+
+    async fn put_stream(&self, key: &str, mut body: Body<'_>, precondition: Precondition) -> Result<Etag, StoreError> {
+        let begin = |inner: &Inner, key: &str| {
+            inner.path(key)?;
+            let file = inner.begin().map_err(|error| store_error(&error, key))?;
+            let handle = file.as_file().try_clone().map_err(|error| store_error(&error, key))?;
+            Ok((file, handle))
+        };
+        let (file, handle) = self.blocking(key, begin).await?;
+        let mut writer = BufWriter::with_capacity(4 * CHUNK, tokio::fs::File::from_std(handle));
+        let mut hash = Sha256::new();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk?;
+            hash.update(&chunk);
+            writer.write_all(&chunk).await.map_err(|error| store_error(&error, key))?;
+        }
+        writer.flush().await.map_err(|error| store_error(&error, key))?;
+        self.blocking(key, move |inner, key| inner.commit(key, file, etag(hash), &precondition)).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
+        let after = after.map(str::to_owned);
+        self.blocking(prefix, move |inner, prefix| inner.list(prefix, after.as_deref())).await
+    }
+}
+
+/// Whether a key can be the path of a file inside the directory, on any system.
+fn is_key(key: &str) -> bool {
+    !key.contains(['\\', '\0'])
+        && key.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
+        && key.split('/').next() != Some(PRIVATE)
+}
+
+fn read_on(file: tokio::fs::File, key: String) -> Body<'static> {
+    stream::try_unfold((file, key), |(mut file, key)| async move {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        match file.read_buf(&mut chunk).await {
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some((chunk.freeze(), (file, key)))),
+            Err(error) => Err(store_error(&error, &key)),
+        }
+    })
+    .boxed()
+}
+
+fn hash(file: &mut File) -> io::Result<Etag> {
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(etag(hash)),
+            length => hash.update(&chunk[..length]),
+        }
+    }
+}
+
+fn persist(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    match file.persist(path) {
+        Err(failed) if failed.error.kind() == ErrorKind::NotFound => {
+            if let Some(directory) = path.parent() {
+                fs::create_dir_all(directory)?;
+            }
+            failed.file.persist(path)?;
+            Ok(())
+        }
+        persisted => persisted.map(|_| ()).map_err(io::Error::from),
+    }
+}
+
+/// `None` where there is no such file.
+fn present<T>(result: io::Result<T>, key: &str) -> Result<Option<T>, StoreError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(store_error(&error, key)),
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn store_error(error: &io::Error, key: &str) -> StoreError {
+    let detail = format!("{key}: {error}");
+    match error.kind() {
+        ErrorKind::PermissionDenied
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::InvalidFilename
+        | ErrorKind::InvalidInput
+        | ErrorKind::AlreadyExists
+        | ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::DirectoryNotEmpty => StoreError::Refused { detail },
+        _ => StoreError::Unavailable { detail },
+    }
+}

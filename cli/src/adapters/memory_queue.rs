@@ -1,0 +1,286 @@
+//! SQS's standard queue in one process, on Tokio's clock.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use packshot_pipeline::ports::{Delivery, MAX_MESSAGE_BYTES, Outgoing, Queue, QueueError};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+/// The longest that SQS keeps a received message invisible.
+const MAX_INVISIBLE: Duration = Duration::from_secs(12 * 3600);
+
+/// A queue in memory. The same calls at the same times give the same ids, receipts and order.
+pub struct MemoryQueue {
+    visibility: Duration,
+    redrive: Option<(u32, Arc<MemoryQueue>)>,
+    state: Mutex<State>,
+    /// Something may be visible earlier than the waiting receivers think.
+    changed: Notify,
+}
+
+/// When a message becomes visible, and its number: the order in which messages are received.
+type Turn = (Instant, u64);
+
+#[derive(Default)]
+struct State {
+    sent: u64,
+    awake: bool,
+    messages: BTreeMap<u64, Message>,
+    /// Every message, by its turn.
+    turns: BTreeMap<Turn, Phase>,
+}
+
+struct Message {
+    content: Outgoing,
+    visible_at: Instant,
+    receives: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Sent and never received yet.
+    Fresh,
+    /// Somebody has it, or let its visibility timeout pass.
+    Received,
+    /// Handed back with a delay of its own.
+    Delayed,
+}
+
+/// How many messages a queue holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// May be received now.
+    pub visible: usize,
+    /// Received, and the visibility timeout is running.
+    pub in_flight: usize,
+    /// Handed back with a delay that is running.
+    pub delayed: usize,
+}
+
+impl State {
+    fn push(&mut self, content: Outgoing, now: Instant) {
+        self.sent += 1;
+        self.messages.insert(self.sent, Message { content, visible_at: now, receives: 0 });
+        self.turns.insert((now, self.sent), Phase::Fresh);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Message> {
+        let message = self.messages.remove(&number)?;
+        self.turns.remove(&(message.visible_at, number));
+        Some(message)
+    }
+
+    fn move_turn(&mut self, number: u64, visible_at: Instant, phase: Phase) {
+        if let Some(message) = self.messages.get_mut(&number) {
+            self.turns.remove(&(message.visible_at, number));
+            message.visible_at = visible_at;
+            self.turns.insert((visible_at, number), phase);
+        }
+    }
+
+    /// The message of a receipt, if no newer delivery made it stale.
+    fn of_receipt(&self, receipt: &str) -> Option<(u64, &Message)> {
+        let (number, receives) = receipt.split_once('-')?;
+        let (number, receives): (u64, u32) = (number.parse().ok()?, receives.parse().ok()?);
+        self.messages.get(&number).filter(|message| message.receives == receives).map(|message| (number, message))
+    }
+}
+
+impl MemoryQueue {
+    /// An empty queue. A message that was received `max_receives` times and would be received again moves to
+    /// `dead_letters`; it stays forever where either is missing.
+    #[must_use]
+    pub fn new(visibility: Duration, max_receives: Option<u32>, dead_letters: Option<Arc<MemoryQueue>>) -> Self {
+        Self {
+            visibility: visibility.min(MAX_INVISIBLE),
+            redrive: max_receives.zip(dead_letters),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Up to `max` messages; waits until there is at least one, or until [`MemoryQueue::wake`].
+    pub async fn receive(&self, max: usize) -> Vec<Delivery> {
+        loop {
+            // Before looking, so that no message slips in between.
+            let changed = self.changed.notified();
+            let received = self.try_receive(max);
+            let (next, awake) = {
+                let state = self.lock();
+                (state.turns.first_key_value().map(|((visible_at, _), _)| *visible_at), state.awake)
+            };
+            if awake || !received.is_empty() {
+                return received;
+            }
+            match next {
+                Some(visible_at) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(visible_at) => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Up to `max` messages that are visible now.
+    pub fn try_receive(&self, max: usize) -> Vec<Delivery> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let mut received = Vec::new();
+        while received.len() < max {
+            let Some((&(visible_at, number), _)) = state.turns.first_key_value() else { break };
+            if visible_at > now {
+                break;
+            }
+            let receives = state.messages.get(&number).map_or(0, |message| message.receives);
+            if let Some((_, dead_letters)) = self.redrive.as_ref().filter(|(most, _)| receives >= *most) {
+                // Under the lock of this queue, so that the message is at every moment in one of them.
+                dead_letters.push_all(state.remove(number).map(|message| message.content));
+                continue;
+            }
+            state.move_turn(number, now + self.visibility, Phase::Received);
+            if let Some(message) = state.messages.get_mut(&number) {
+                message.receives += 1;
+                received.push(Delivery {
+                    id: format!("m{number}"),
+                    body: message.content.body.clone(),
+                    receipt: format!("{number}-{}", message.receives),
+                });
+            }
+        }
+        received
+    }
+
+    /// Takes a received message off the queue. A receipt of an earlier delivery does nothing, as on SQS.
+    pub fn delete(&self, receipt: &str) {
+        let mut state = self.lock();
+        if let Some((number, _)) = state.of_receipt(receipt) {
+            state.remove(number);
+        }
+    }
+
+    /// Ends all waiting, now and later: from now on [`MemoryQueue::receive`] returns at once, if need be with nothing.
+    pub fn wake(&self) {
+        self.lock().awake = true;
+        self.changed.notify_waiters();
+    }
+
+    /// How many messages there are, visible or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().messages.len()
+    }
+
+    /// Whether there is no message, visible or not.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many messages there are in which state.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        let now = Instant::now();
+        let mut depth = Depth::default();
+        for (&(visible_at, _), phase) in &self.lock().turns {
+            match phase {
+                _ if visible_at <= now => depth.visible += 1,
+                Phase::Delayed => depth.delayed += 1,
+                Phase::Received | Phase::Fresh => depth.in_flight += 1,
+            }
+        }
+        depth
+    }
+
+    /// What is on the queue, visible or not, in the order it was sent.
+    #[must_use]
+    pub fn contents(&self) -> Vec<Outgoing> {
+        self.lock().messages.values().map(|message| message.content.clone()).collect()
+    }
+
+    /// Moves every visible message to another queue, as StartMessageMoveTask does, and says how many.
+    pub fn redrive_to(&self, other: &Self) -> usize {
+        let now = Instant::now();
+        let moved: Vec<(u64, Outgoing)> = {
+            let state = self.lock();
+            let visible = state.turns.range(..=(now, u64::MAX));
+            visible.filter_map(|(&(_, n), _)| Some((n, state.messages.get(&n)?.content.clone()))).collect()
+        };
+        let count = moved.len();
+        let (numbers, contents): (Vec<u64>, Vec<Outgoing>) = moved.into_iter().unzip();
+        // One lock at a time, because the other queue may be sending its dead letters here; and there before here, so
+        // that nobody finds both queues empty meanwhile.
+        other.push_all(contents);
+        let mut state = self.lock();
+        for number in numbers {
+            state.remove(number);
+        }
+        count
+    }
+
+    fn push_all(&self, contents: impl IntoIterator<Item = Outgoing>) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        contents.into_iter().for_each(|content| state.push(content, now));
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Queue for MemoryQueue {
+    async fn send(&self, messages: &[Outgoing]) -> Result<(), QueueError> {
+        let refused: Vec<(usize, String)> =
+            messages.iter().enumerate().filter_map(|(index, message)| Some((index, refusal(message)?))).collect();
+        let taken = messages.iter().enumerate().filter(|(index, _)| refused.iter().all(|(other, _)| other != index));
+        self.push_all(taken.map(|(_, message)| message.clone()));
+        match refused.first() {
+            None => Ok(()),
+            Some((index, why)) => {
+                let detail = format!("{} messages, the first is number {index}: {why}", refused.len());
+                Err(QueueError::Refused { detail })
+            }
+        }
+    }
+
+    async fn delay(&self, receipt: &str, delay: Duration) -> Result<(), QueueError> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let in_flight = state.of_receipt(receipt).filter(|(_, message)| message.visible_at > now);
+        let Some(number) = in_flight.map(|(number, _)| number) else {
+            return Err(QueueError::Refused { detail: "the message of this receipt is not in flight".into() });
+        };
+        state.move_turn(number, now + delay.min(MAX_INVISIBLE), Phase::Delayed);
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+}
+
+/// Why SQS would not take this message.
+fn refusal(message: &Outgoing) -> Option<String> {
+    const TYPE: &str = "String";
+    let attributes: usize = message.attributes.iter().map(|(name, value)| name.len() + TYPE.len() + value.len()).sum();
+    let bytes = message.body.len() + attributes;
+    if bytes > MAX_MESSAGE_BYTES {
+        return Some(format!("{bytes} bytes, and {MAX_MESSAGE_BYTES} are allowed"));
+    }
+    if message.body.is_empty() {
+        return Some("the body is empty".into());
+    }
+    let refused =
+        |c: char| matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
+    let texts = std::iter::once(&message.body).chain(message.attributes.values());
+    texts.flat_map(|text| text.chars()).find(|&c| refused(c)).map(|c| format!("the character {c:?} is not allowed"))
+}

@@ -1,0 +1,63 @@
+//! The events that a bucket sends, in process.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use packshot_pipeline::{
+    keys,
+    ports::{Body, Etag, Object, ObjectMeta, Page, Precondition, Store, StoreError},
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// A store that tells the key of each write under `incoming/` and `results/`, as S3's events do.
+pub struct Notifying<S> {
+    store: S,
+    events: UnboundedSender<String>,
+}
+
+impl<S: Store> Notifying<S> {
+    /// Tells `events` of the writes to `store`.
+    pub fn new(store: S, events: UnboundedSender<String>) -> Self {
+        Self { store, events }
+    }
+
+    /// The store underneath.
+    pub fn inner(&self) -> &S {
+        &self.store
+    }
+
+    fn tell(&self, key: &str, outcome: &Result<Etag, StoreError>) {
+        // A write that may have happened may have sent its event; one event too many is harmless.
+        let written = matches!(outcome, Ok(_) | Err(StoreError::Unknown { .. }));
+        if written && (key.starts_with(keys::INCOMING) || key.starts_with(keys::RESULTS)) {
+            // Nobody listens any more when the host is ending; S3 does not fail a write for that either.
+            let _ = self.events.send(key.to_owned());
+        }
+    }
+}
+
+#[async_trait]
+impl<S: Store> Store for Notifying<S> {
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        self.store.head(key).await
+    }
+
+    async fn open(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, StoreError> {
+        self.store.open(key, version).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
+        let outcome = self.store.put(key, body, precondition).await;
+        self.tell(key, &outcome);
+        outcome
+    }
+
+    async fn put_stream(&self, key: &str, body: Body<'_>, precondition: Precondition) -> Result<Etag, StoreError> {
+        let outcome = self.store.put_stream(key, body, precondition).await;
+        self.tell(key, &outcome);
+        outcome
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
+        self.store.list(prefix, after).await
+    }
+}
