@@ -48,9 +48,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let ended: Result<u8, String> = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args, Environment::of_process()).await.map_err(|error| error.to_string()),
-            Command::StubApi(args) => {
-                stub_api::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string())
-            }
+            Command::StubApi(args) => stub_api::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
         }
     });
     // Reads of standard input and the like must not keep the process.

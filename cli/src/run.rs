@@ -108,12 +108,24 @@ pub struct RunArgs {
     /// Part of what a row is known by: another revision makes every row anew, the same one goes on.
     #[arg(long, value_name = "TEXT")]
     pub revision: Option<String>,
+    /// What an empty balance does: stop calling and keep the rest for later, or fail each row.
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnAccountError::Pause)]
+    pub account_errors: OnAccountError,
     /// Seconds after which a call is given up.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
     /// Do not keep the pictures under DIR/images.
     #[arg(long)]
     pub no_archive: bool,
+}
+
+/// What an empty balance does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnAccountError {
+    /// No further call; the rows wait for the next run. Exit status 4.
+    Pause,
+    /// Each row gets its failed result.
+    Fail,
 }
 
 /// Why a run could not be made.
@@ -158,7 +170,9 @@ pub enum RunError {
     #[error("{0}; what is done is kept, run the same command again")]
     Store(#[from] StoreError),
     /// Rows have neither a result nor a place in the queue.
-    #[error("{0} rows could not be handled; what is done is kept, run the same command again with --verbose to see why")]
+    #[error(
+        "{0} rows could not be handled; what is done is kept, run the same command again with --verbose to see why"
+    )]
     Stuck(u64),
 }
 
@@ -245,7 +259,10 @@ fn generate_settings(args: &RunArgs) -> GenerateSettings {
         request_timeout: Duration::from_secs(args.timeout),
         requests_per_minute: args.rpm,
         archive: !args.no_archive,
-        account_errors: AccountPolicy::Pause,
+        account_errors: match args.account_errors {
+            OnAccountError::Pause => AccountPolicy::Pause,
+            OnAccountError::Fail => AccountPolicy::Fail,
+        },
         sole_worker: true,
         ..GenerateSettings::default()
     }
@@ -443,8 +460,7 @@ impl Host {
         while !self.stopping.load(Ordering::Relaxed) {
             for delivery in self.rows.receive(1).await {
                 let receipt = delivery.receipt.clone();
-                let back =
-                    generate(&self.ports, &self.settings, &self.worker, vec![delivery], Timestamp::MAX).await;
+                let back = generate(&self.ports, &self.settings, &self.worker, vec![delivery], Timestamp::MAX).await;
                 if back.is_empty() {
                     self.rows.delete(&receipt);
                     self.handled.fetch_add(1, Ordering::Relaxed);
@@ -478,6 +494,7 @@ impl Host {
     }
 
     /// Says how it ended.
+    #[expect(clippy::print_stdout, reason = "the Done line is what the command is for")]
     async fn report(&self, args: &RunArgs, ended: Ended) -> Result<u8, RunError> {
         let job = match ended {
             Ended::Interrupted => {
@@ -501,7 +518,14 @@ impl Host {
             eprintln!("{} × {}: {}", error.count, error.error_code, first_line(&error.example));
         }
         if summary.counts.failed > 0 {
-            eprintln!("The failed rows stand in {}; the same command tries again what can heal.", self.path(&files.failed_csv()));
+            eprintln!(
+                "The failed rows stand in {}; the same command tries again what can heal.",
+                self.path(&files.failed_csv())
+            );
+        }
+        let pictures = self.out.join("images").join(job.catalog.as_str());
+        if !args.no_archive && pictures.is_dir() {
+            eprintln!("The pictures stand in {}", pictures.display());
         }
         println!(
             "Done. completed={}, failed={}, output={}",

@@ -10,7 +10,9 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the gate")]
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        let now = Timestamp::now();
+        // Milliseconds are enough for anything we record, and readable.
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
 
     #[expect(

@@ -1,0 +1,125 @@
+//! The local AWS that `./stack up` started.
+
+use std::{env, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::types::QueueAttributeName;
+use bytes::Bytes;
+use packshot_aws::clients::Aws;
+use packshot_pipeline::ports::Delivery;
+use serde::Deserialize;
+
+use crate::contract::{
+    queue::{Consumer, QueueUnderTest},
+    store::{Bucket, Versions},
+};
+
+/// The variable that holds the line which `./stack up` prints.
+pub const VARIABLE: &str = "PACKSHOT_TEST_STACK";
+
+/// Where the local AWS is, and what is deployed on it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Stack {
+    /// The base URL of every service.
+    pub endpoint: String,
+    /// The one bucket.
+    pub bucket: String,
+    /// The rows queue.
+    pub rows_queue_url: String,
+    /// The retry queue.
+    pub retry_queue_url: String,
+    /// The merge queue.
+    pub merge_queue_url: String,
+}
+
+impl Stack {
+    /// The stack that this test run uses. Tests that call this are `#[ignore]`d: nothing else tells a run without a stack
+    /// from one whose stack is missing by mistake.
+    #[must_use]
+    pub fn of_this_run() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "how a test run hands the stack to its tests")]
+        let line = env::var(VARIABLE);
+        let line = line.unwrap_or_else(|_| panic!("run with {VARIABLE}=\"$(./stack up)\"; `make test` does"));
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{VARIABLE} is not what ./stack up prints: {error}"))
+    }
+
+    /// The SDK's configuration for it.
+    pub async fn config(&self) -> SdkConfig {
+        let credentials = aws_sdk_s3::config::Credentials::new("test", "test", None, None, "the local AWS");
+        aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(&self.endpoint)
+            .credentials_provider(credentials)
+            .load()
+            .await
+    }
+
+    /// Its bucket, with a prefix of this caller's own that triggers nothing.
+    pub async fn bucket(&self) -> Bucket {
+        let config = self.config().await;
+        let raw = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
+        let versions = StackVersions { client: aws_sdk_s3::Client::from_conf(raw), bucket: self.bucket.clone() };
+        let store = Arc::new(Aws::new(&config).store(&self.bucket));
+        Bucket::new(store).with_prefix(&format!("contract/{}/", fresh_name())).with_versions(Arc::new(versions))
+    }
+
+    /// A new queue of this caller's own.
+    pub async fn queue(&self, visibility: Duration) -> QueueUnderTest {
+        let config = self.config().await;
+        let client = aws_sdk_sqs::Client::new(&config);
+        let created = client
+            .create_queue()
+            .queue_name(format!("contract-{}", fresh_name()))
+            .attributes(QueueAttributeName::VisibilityTimeout, visibility.as_secs().to_string())
+            .send()
+            .await
+            .unwrap();
+        let url = created.queue_url.unwrap();
+        let queue = Arc::new(Aws::new(&config).queue(&url));
+        QueueUnderTest::new(queue, Arc::new(StackConsumer { client, url }), visibility)
+    }
+}
+
+/// A name that no other test and no earlier run has.
+fn fresh_name() -> String {
+    let directory = tempfile::Builder::new().prefix("").rand_bytes(12).tempdir().unwrap();
+    directory.path().file_name().unwrap().to_string_lossy().into_owned()
+}
+
+struct StackVersions {
+    client: aws_sdk_s3::Client,
+    bucket: String,
+}
+
+#[async_trait]
+impl Versions for StackVersions {
+    async fn put(&self, key: &str, body: Bytes) -> String {
+        let put = self.client.put_object().bucket(&self.bucket).key(key).body(body.into()).send().await.unwrap();
+        put.version_id.expect("the bucket keeps versions")
+    }
+}
+
+struct StackConsumer {
+    client: aws_sdk_sqs::Client,
+    url: String,
+}
+
+#[async_trait]
+impl Consumer for StackConsumer {
+    async fn receive(&self) -> Vec<Delivery> {
+        let answer =
+            self.client.receive_message().queue_url(&self.url).max_number_of_messages(10).send().await.unwrap();
+        let delivery = |message: aws_sdk_sqs::types::Message| Delivery {
+            id: message.message_id.unwrap(),
+            body: message.body.unwrap(),
+            receipt: message.receipt_handle.unwrap(),
+        };
+        answer.messages.unwrap_or_default().into_iter().map(delivery).collect()
+    }
+
+    async fn delete(&self, receipt: &str) {
+        // What SQS says to a receipt that is not the latest is its own affair; what then happens is the contract's.
+        let _ = self.client.delete_message().queue_url(&self.url).receipt_handle(receipt).send().await;
+    }
+}

@@ -1,0 +1,606 @@
+//! The ledger protocol, every interleaving of it: two deliveries of one fingerprint, each in its own worker, while workers
+//! die and stall at any step, answers are lost, leases run out, and the API bills without telling.
+//!
+//! A step of the model is a port call of `generate`; what to do next is asked of the real `decide` about real entries. An
+//! ETag is the identity of the content, so here it is the content. A worker remembers nothing between deliveries, so a
+//! delivery that returns may well go to the same one.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use packshot_pipeline::{
+    classify::ErrorClass,
+    keys::JobId,
+    ledger::{self, Asker, Claim, Entry, Failure, Limits, Outcome, Series, State, Step},
+    request::Fingerprint,
+};
+use stateright::{Checker, Model, Property};
+
+use crate::rig::request;
+
+/// Seconds of a call at most, and of the lease: from the first to the second a claim is live but no call may start.
+const CALL: i64 = 1;
+const LEASE: i64 = 2;
+/// Calls after the first that failed for a passing reason.
+const RETRIES: u32 = 1;
+
+/// How the two deliveries relate; their fingerprint is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deliveries {
+    OfOneRow,
+    OfTwoRows,
+    OfTwoJobs,
+}
+
+/// Something forgotten, to see that the properties notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    /// The claim is written whatever the object holds by then.
+    UnconditionalClaim,
+    /// Any claim that stands there after a write without an answer is taken for one's own.
+    NoNonce,
+    /// A claim is called under even if the worker slept through its lease.
+    NoLeaseCheck,
+    /// A call without an answer is tried again without being counted.
+    Uncounted,
+}
+
+struct Protocol {
+    deliveries: Deliveries,
+    unknown_retries: u32,
+    /// Deaths, stalls, lost answers and throttled calls, together.
+    faults: u8,
+    bug: Option<Bug>,
+    fingerprint: Fingerprint,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    now: i64,
+    ledger: Option<Entry>,
+    phases: [Phase; 2],
+    /// By row; two deliveries of one row share the first.
+    results: [Option<Ended>; 2],
+    /// Claims made so far: the source of nonces.
+    claims: u32,
+    faults_left: u8,
+    seen: History,
+}
+
+/// What an observer of everything has written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct History {
+    billed: u32,
+    /// Unknown outcomes that the ledger has counted.
+    counted: u32,
+    /// An outcome arrived from a worker that had been taken for dead, and counted.
+    late_outcome: bool,
+    called_although_completed: bool,
+    overlapped_within_lease: bool,
+    overlapped_after_lease: bool,
+    reused: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Ended {
+    Completed,
+    Failed(String),
+}
+
+/// Where a delivery stands; in most phases the next port call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Queued,
+    /// Sent back because of this entry. Taking it again before anything has changed would change nothing.
+    SentBack(Entry),
+    ReadsLedger,
+    Decides(Option<Entry>),
+    Claims {
+        known: Option<Entry>,
+        held: Entry,
+    },
+    /// The claim's write had no answer, or met something else.
+    ReadsAfterClaim(Entry),
+    Holds(Entry),
+    Calls(Entry),
+    Replaces(Replace),
+    ReadsAfterReplace(Replace),
+    Records {
+        known: Option<Entry>,
+        next: Entry,
+        nonce: String,
+    },
+    ReadsAfterRecord {
+        next: Entry,
+        nonce: String,
+    },
+    GivesUp {
+        known: Entry,
+        next: Entry,
+    },
+    WritesResult(Ended),
+    Done,
+}
+
+/// A write over one's own claim.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Replace {
+    held: Entry,
+    next: Entry,
+}
+
+impl Replace {
+    /// Where it leads when it is done.
+    fn then(&self) -> Phase {
+        match &self.next.state {
+            State::Failed(failure) => Phase::WritesResult(Ended::Failed(failure.error_code.clone())),
+            _ => Phase::ReadsLedger,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Action {
+    /// The next step, which goes well.
+    Step(usize),
+    /// The next step is a write; its answer is lost, and it has happened or not.
+    LoseAnswer(usize, bool),
+    EndCall(usize, Answer),
+    /// The worker dies; if it was calling, the call was billed or not.
+    Die(usize, bool),
+    /// Time passes until the claim in the ledger has outlived its lease.
+    Expire,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Answer {
+    Pictures,
+    PassingError,
+    Throttled,
+    Silence { billed: bool },
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn claim_of(entry: &Entry) -> &Claim {
+    match &entry.state {
+        State::Claimed(claim) => claim,
+        other => panic!("not a claim: {other:?}"),
+    }
+}
+
+fn failed(code: &str, row: u64) -> State {
+    State::Failed(Failure {
+        row,
+        error: String::new(),
+        error_code: code.into(),
+        error_class: ErrorClass::Unknown,
+        http_status: None,
+        latency_ms: None,
+        failed_at: at(0),
+    })
+}
+
+impl Protocol {
+    fn new(deliveries: Deliveries, unknown_retries: u32, faults: u8) -> Self {
+        Self { deliveries, unknown_retries, faults, bug: None, fingerprint: request("mug").fingerprint() }
+    }
+
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// The row's place in the results.
+    fn row(&self, i: usize) -> usize {
+        if self.deliveries == Deliveries::OfOneRow { 0 } else { i }
+    }
+
+    fn asker(&self, i: usize) -> Asker {
+        let job = if self.deliveries == Deliveries::OfTwoJobs { i } else { 0 };
+        let job = JobId::of("bucket", "incoming/a.csv", &job.to_string(), "");
+        Asker { series: Series { job, round: 0 }, row: self.row(i) as u64 + 1, worker: i.to_string() }
+    }
+
+    fn decide(&self, world: &mut World, i: usize, known: Option<Entry>) -> Phase {
+        let asker = self.asker(i);
+        let limits = Limits {
+            unknown_retries: self.unknown_retries,
+            reuse: Duration::from_secs(1_000),
+            sole_worker: false,
+        };
+        match ledger::decide(known.as_ref(), &self.fingerprint, &asker, at(world.now), &limits) {
+            Step::Reuse => {
+                world.seen.reused = true;
+                Phase::WritesResult(Ended::Completed)
+            }
+            Step::Share => match known.unwrap().state {
+                State::Failed(failure) => Phase::WritesResult(Ended::Failed(failure.error_code)),
+                other => panic!("shares {other:?}"),
+            },
+            Step::Wait(_) => Phase::SentBack(known.unwrap()),
+            Step::GiveUp(next) => Phase::GivesUp {
+                known: known.unwrap(),
+                next: Entry { state: failed("outcome_unknown", asker.row), ..next },
+            },
+            Step::Claim(mut held) => {
+                world.claims += 1;
+                held.calls += 1;
+                held.state = State::Claimed(Claim {
+                    nonce: world.claims.to_string(),
+                    worker: asker.worker,
+                    at: at(world.now),
+                    until: at(world.now + LEASE),
+                });
+                Phase::Claims { known, held }
+            }
+        }
+    }
+
+    /// A conditional write; whether it happened.
+    fn write(&self, world: &mut World, known: Option<&Entry>, next: &Entry) -> bool {
+        if world.ledger.as_ref() != known {
+            return false;
+        }
+        self.overwrite(world, next);
+        true
+    }
+
+    fn overwrite(&self, world: &mut World, next: &Entry) {
+        let before = world.ledger.as_ref().map_or(0, |entry| entry.unknown);
+        world.seen.counted += next.unknown.saturating_sub(before);
+        world.ledger = Some(next.clone());
+    }
+
+    /// The write that a phase is about to make, if it is one; whether it happened.
+    fn try_write(&self, world: &mut World, phase: &Phase) -> Option<bool> {
+        Some(match phase {
+            Phase::Claims { held, .. } if self.has(Bug::UnconditionalClaim) => {
+                self.overwrite(world, held);
+                true
+            }
+            Phase::Claims { known, held } => self.write(world, known.as_ref(), held),
+            Phase::Replaces(Replace { held, next }) => self.write(world, Some(held), next),
+            Phase::Records { known, next, nonce } => {
+                let late = !world.ledger.as_ref().is_some_and(|entry| entry.is_claimed_by(nonce));
+                let done = self.write(world, known.as_ref(), next);
+                world.seen.late_outcome |= done && late;
+                done
+            }
+            Phase::GivesUp { known, next } => self.write(world, Some(known), next),
+            _ => return None,
+        })
+    }
+
+    /// Where a write leads whose answer came, or did not.
+    fn after_write(phase: Phase, answered: bool) -> Phase {
+        match (phase, answered) {
+            (Phase::Claims { held, .. }, true) => Phase::Holds(held),
+            (Phase::Claims { held, .. }, false) => Phase::ReadsAfterClaim(held),
+            (Phase::Replaces(replace), true) => replace.then(),
+            (Phase::Replaces(replace), false) => Phase::ReadsAfterReplace(replace),
+            (Phase::Records { .. }, true) => Phase::WritesResult(Ended::Completed),
+            (Phase::Records { next, nonce, .. }, false) => Phase::ReadsAfterRecord { next, nonce },
+            (Phase::GivesUp { next, .. }, true) => {
+                let held = next.clone();
+                Replace { held, next }.then()
+            }
+            (Phase::GivesUp { .. }, false) => Phase::ReadsLedger,
+            (other, _) => panic!("no write: {other:?}"),
+        }
+    }
+
+    fn step(&self, world: &mut World, i: usize, phase: Phase) -> Phase {
+        if let Some(done) = self.try_write(world, &phase) {
+            return Self::after_write(phase, done);
+        }
+        match phase {
+            Phase::Queued | Phase::SentBack(_) => match world.results[self.row(i)] {
+                Some(_) => Phase::Done,
+                None => Phase::ReadsLedger,
+            },
+            Phase::ReadsLedger => Phase::Decides(world.ledger.clone()),
+            Phase::Decides(known) => self.decide(world, i, known),
+            Phase::ReadsAfterClaim(held) => match &world.ledger {
+                Some(entry) if entry.is_claimed_by(&claim_of(&held).nonce) => Phase::Holds(held),
+                Some(Entry { state: State::Claimed(_), .. }) if self.has(Bug::NoNonce) => Phase::Holds(held),
+                _ => Phase::ReadsLedger,
+            },
+            Phase::Holds(held) if at(world.now + CALL) < claim_of(&held).until || self.has(Bug::NoLeaseCheck) => {
+                self.observe_start(world, i);
+                Phase::Calls(held)
+            }
+            Phase::Holds(held) => {
+                let next = Entry { calls: held.calls - 1, state: State::Released, ..held.clone() };
+                Phase::Replaces(Replace { held, next })
+            }
+            Phase::ReadsAfterReplace(replace) => match &world.ledger {
+                Some(entry) if entry.is_claimed_by(&claim_of(&replace.held).nonce) => Phase::Replaces(replace),
+                Some(entry) if *entry == replace.next => replace.then(),
+                _ => Phase::ReadsLedger,
+            },
+            Phase::ReadsAfterRecord { next, nonce } => match world.ledger.clone() {
+                Some(Entry { state: State::Completed(_), .. }) => Phase::WritesResult(Ended::Completed),
+                Some(entry) => {
+                    let next = Entry { state: next.state, ..entry.clone() };
+                    Phase::Records { known: Some(entry), next, nonce }
+                }
+                None => Phase::Records { known: None, next, nonce },
+            },
+            Phase::WritesResult(ended) => {
+                let result = &mut world.results[self.row(i)];
+                if result.is_none() || ended == Ended::Completed {
+                    *result = Some(ended);
+                }
+                Phase::Done
+            }
+            other => panic!("no step from {other:?}"),
+        }
+    }
+
+    fn observe_start(&self, world: &mut World, i: usize) {
+        let completed = matches!(world.ledger, Some(Entry { state: State::Completed(_), .. }));
+        world.seen.called_although_completed |= completed && !world.seen.late_outcome;
+        if let Phase::Calls(other) = &world.phases[1 - i] {
+            let live = at(world.now) < claim_of(other).until;
+            world.seen.overlapped_within_lease |= live;
+            world.seen.overlapped_after_lease |= !live;
+        }
+    }
+
+    fn end_call(&self, world: &mut World, i: usize, held: Entry, answer: Answer) -> Phase {
+        let asker = self.asker(i);
+        let mut next = Entry { state: State::Released, ..held.clone() };
+        match answer {
+            Answer::Pictures => {
+                world.seen.billed += 1;
+                let nonce = claim_of(&held).nonce.clone();
+                next.state = State::Completed(Outcome {
+                    job: asker.series.job,
+                    row: asker.row,
+                    request_id: Some(nonce.clone()),
+                    model_actual: None,
+                    image_count: 1,
+                    image_urls: vec![],
+                    assets: vec![],
+                    archive_error: None,
+                    latency_ms: 0,
+                    completed_at: at(0),
+                });
+                return Phase::Records { known: Some(held), next, nonce };
+            }
+            Answer::PassingError => {
+                next.spent.failures += 1;
+                if next.spent.failures > RETRIES {
+                    next.state = failed("http_500", asker.row);
+                }
+            }
+            Answer::Throttled => next.calls -= 1,
+            Answer::Silence { billed } => {
+                world.seen.billed += u32::from(billed);
+                if !self.has(Bug::Uncounted) {
+                    next.count_unknown();
+                }
+                if next.spent.unknown > self.unknown_retries {
+                    next.state = failed("outcome_unknown", asker.row);
+                }
+            }
+        }
+        Phase::Replaces(Replace { held, next })
+    }
+
+    /// Whether some worker still believes in the claim that the ledger holds.
+    fn has_owner(world: &World) -> bool {
+        let Some(State::Claimed(claim)) = world.ledger.as_ref().map(|entry| &entry.state) else { return false };
+        world.phases.iter().any(|phase| match phase {
+            Phase::Claims { held, .. }
+            | Phase::ReadsAfterClaim(held)
+            | Phase::Holds(held)
+            | Phase::Calls(held)
+            | Phase::Replaces(Replace { held, .. })
+            | Phase::ReadsAfterReplace(Replace { held, .. }) => held.is_claimed_by(&claim.nonce),
+            Phase::Records { nonce, .. } | Phase::ReadsAfterRecord { nonce, .. } => *nonce == claim.nonce,
+            _ => false,
+        })
+    }
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World {
+            now: 0,
+            ledger: None,
+            phases: [Phase::Queued, Phase::Queued],
+            results: [None, None],
+            claims: 0,
+            faults_left: self.faults,
+            seen: History::default(),
+        }]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        let may_fail = world.faults_left > 0;
+        for (i, phase) in world.phases.iter().enumerate() {
+            match phase {
+                Phase::Done => continue,
+                Phase::SentBack(entry) => {
+                    if world.ledger.as_ref() != Some(entry) || at(world.now) >= claim_of(entry).until {
+                        actions.push(Action::Step(i));
+                    }
+                    continue;
+                }
+                Phase::Queued => {
+                    actions.push(Action::Step(i));
+                    continue;
+                }
+                Phase::Calls(_) => {
+                    let answers = [
+                        Answer::Pictures,
+                        Answer::PassingError,
+                        Answer::Silence { billed: true },
+                        Answer::Silence { billed: false },
+                    ];
+                    actions.extend(answers.map(|answer| Action::EndCall(i, answer)));
+                    if may_fail {
+                        actions.extend([Action::EndCall(i, Answer::Throttled), Action::Die(i, true)]);
+                    }
+                }
+                Phase::Claims { .. } | Phase::Replaces(_) | Phase::Records { .. } | Phase::GivesUp { .. } => {
+                    actions.push(Action::Step(i));
+                    if may_fail {
+                        actions.extend([Action::LoseAnswer(i, true), Action::LoseAnswer(i, false)]);
+                    }
+                }
+                _ => actions.push(Action::Step(i)),
+            }
+            if may_fail {
+                actions.push(Action::Die(i, false));
+            }
+        }
+        if let Some(Entry { state: State::Claimed(claim), .. }) = &world.ledger
+            && at(world.now) < claim.until
+            // Time heals a death for nothing; only a worker that sleeps through its own lease is a fault.
+            && (may_fail || !Self::has_owner(world))
+        {
+            actions.push(Action::Expire);
+        }
+    }
+
+    fn next_state(&self, before: &World, action: Action) -> Option<World> {
+        let mut world = before.clone();
+        let fault = match action {
+            Action::Step(i) => {
+                world.phases[i] = self.step(&mut world, i, before.phases[i].clone());
+                false
+            }
+            Action::LoseAnswer(i, done) => {
+                let phase = before.phases[i].clone();
+                if done {
+                    self.try_write(&mut world, &phase);
+                }
+                world.phases[i] = Self::after_write(phase, false);
+                true
+            }
+            Action::EndCall(i, answer) => {
+                let Phase::Calls(held) = before.phases[i].clone() else { return None };
+                world.phases[i] = self.end_call(&mut world, i, held, answer);
+                answer == Answer::Throttled
+            }
+            Action::Die(i, billed) => {
+                world.seen.billed += u32::from(billed);
+                world.phases[i] = Phase::Queued;
+                true
+            }
+            Action::Expire => {
+                world.now = claim_of(before.ledger.as_ref()?).until.as_second();
+                Self::has_owner(before)
+            }
+        };
+        world.faults_left = world.faults_left.checked_sub(u8::from(fault))?;
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        fn has_failed(world: &World, code: &str) -> bool {
+            world.results.iter().flatten().any(|ended| matches!(ended, Ended::Failed(other) if other == code))
+        }
+        vec![
+            Property::always("what is billed beyond one is counted", |_, world: &World| {
+                world.seen.billed <= 1 + world.seen.counted
+            }),
+            Property::always("unknown outcomes are bounded", |protocol: &Self, world: &World| {
+                world.ledger.as_ref().is_none_or(|entry| entry.spent.unknown <= protocol.unknown_retries + 1)
+            }),
+            Property::always("no call while the ledger is completed", |_, world: &World| {
+                !world.seen.called_although_completed
+            }),
+            Property::always("no two calls within a lease", |_, world: &World| !world.seen.overlapped_within_lease),
+            // No step leads back to a world that was, so this is all there is to say about ending.
+            Property::always("what ends is settled", |protocol: &Self, world: &World| {
+                let mut actions = Vec::new();
+                protocol.actions(world, &mut actions);
+                let settled = (0..2).all(|i| world.results[protocol.row(i)].is_some());
+                !actions.is_empty() || (settled && world.phases.iter().all(|phase| *phase == Phase::Done))
+            }),
+            Property::always("a completed row was billed", |_, world: &World| {
+                world.seen.billed > 0 || !world.results.contains(&Some(Ended::Completed))
+            }),
+            Property::sometimes("completed", |_, world: &World| world.results.contains(&Some(Ended::Completed))),
+            Property::sometimes("outcome unknown", |_, world: &World| has_failed(world, "outcome_unknown")),
+            Property::sometimes("attempts used up", |_, world: &World| has_failed(world, "http_500")),
+            Property::sometimes("reused", |_, world: &World| world.seen.reused),
+            // What the two limits above are about does happen.
+            Property::sometimes("billed twice", |_, world: &World| world.seen.billed == 2),
+            Property::sometimes("calls overlap after a lease", |_, world: &World| world.seen.overlapped_after_lease),
+            Property::sometimes("late outcome", |_, world: &World| world.seen.late_outcome),
+        ]
+    }
+}
+
+const FAULTS: u8 = 3;
+
+fn holds(deliveries: Deliveries) {
+    for unknown_retries in [0, 1] {
+        let checker = Protocol::new(deliveries, unknown_retries, FAULTS).checker().threads(2).spawn_bfs().join();
+        println!(
+            "{deliveries:?}, unknown_retries {unknown_retries}: {} states, {} deep",
+            checker.unique_state_count(),
+            checker.max_depth()
+        );
+        for property in Protocol::new(deliveries, unknown_retries, FAULTS).properties() {
+            // With no further call after an unknown outcome there is nobody to overlap with, or to be billed again;
+            // only another job may ask anew.
+            let one_call = unknown_retries == 0 && deliveries != Deliveries::OfTwoJobs;
+            if one_call && ["billed twice", "calls overlap after a lease"].contains(&property.name) {
+                checker.assert_no_discovery(property.name);
+            } else if property.expectation.discovery_is_failure() {
+                checker.assert_no_discovery(property.name);
+            } else {
+                checker.assert_any_discovery(property.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_row_delivered_twice() {
+    holds(Deliveries::OfOneRow);
+}
+
+#[test]
+fn two_rows_with_one_request() {
+    holds(Deliveries::OfTwoRows);
+}
+
+#[test]
+fn two_jobs_with_one_request() {
+    holds(Deliveries::OfTwoJobs);
+}
+
+#[test]
+fn what_is_forgotten_is_noticed() {
+    for (bug, faults, property) in [
+        (Bug::UnconditionalClaim, 0, "no two calls within a lease"),
+        (Bug::UnconditionalClaim, 0, "what is billed beyond one is counted"),
+        (Bug::NoNonce, 1, "no two calls within a lease"),
+        (Bug::NoNonce, 1, "what is billed beyond one is counted"),
+        (Bug::NoLeaseCheck, 1, "no call while the ledger is completed"),
+        (Bug::Uncounted, 0, "what is billed beyond one is counted"),
+    ] {
+        let sound = Protocol::new(Deliveries::OfTwoRows, 1, faults);
+        sound.checker().spawn_bfs().join().assert_no_discovery(property);
+        let buggy = Protocol { bug: Some(bug), ..Protocol::new(Deliveries::OfTwoRows, 1, faults) };
+        // A bug may make the world endless, so the search ends with what it looks for.
+        let found = buggy
+            .checker()
+            .finish_when(stateright::HasDiscoveries::AllOf(std::collections::BTreeSet::from([property])))
+            .spawn_bfs()
+            .join();
+        let path = found.assert_any_discovery(property);
+        println!("{bug:?} is found in {} steps: {property}", path.into_actions().len());
+    }
+}

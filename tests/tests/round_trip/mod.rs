@@ -1,0 +1,361 @@
+//! Any rows in, one line per row out, in whatever order and however often the events and messages come.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use packshot::adapters::{MemoryQueue, MemoryStore, Notifying};
+use packshot_pipeline::{
+    generate::generate,
+    job::Job,
+    keys::Manifests,
+    merge::{Changed, merge},
+    ports::{
+        ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Picture, Ports, Precondition, Queue as _,
+        Store as _,
+    },
+    request::Request,
+    result::RowResult,
+    settings::{GenerateSettings, SplitSettings},
+    split::{SplitInput, SplitReport, split},
+    worker::Worker,
+};
+use packshot_tests::clock::TestClock;
+use proptest::prelude::*;
+use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+const KEY: &str = "incoming/spring/shoes.csv";
+const HEADER: [&str; 6] = ["sku", "title", "image_url", "brand", "n", "remark"];
+
+/// An API that always succeeds, at its own pace.
+struct Obliging {
+    clock: Arc<TestClock>,
+    calls: AtomicUsize,
+}
+
+#[async_trait]
+impl ImageApi for Obliging {
+    async fn generate(&self, request: &Request, idempotency_key: &str) -> Result<Generated, ApiError> {
+        tokio::time::sleep(Duration::from_millis(self.clock.random() % 5_000)).await;
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let picture = |number| Picture::Url(format!("https://pictures.example.com/{idempotency_key}/{number}.png"));
+        Ok(Generated {
+            request_id: Some(idempotency_key.to_owned()),
+            model_actual: Some(request.model.clone()),
+            pictures: (0..request.n).map(picture).collect(),
+        })
+    }
+
+    async fn fetch(&self, url: &str, _max_bytes: usize) -> Result<Bytes, FetchError> {
+        Err(FetchError::Refused { detail: format!("nobody should ask for {url}") })
+    }
+}
+
+/// A whole packshot in memory, with nobody in it who does anything by himself.
+struct World {
+    ports: Ports,
+    settings: GenerateSettings,
+    worker: Worker,
+    rows: Arc<MemoryQueue>,
+    api: Arc<Obliging>,
+    clock: Arc<TestClock>,
+    events: UnboundedReceiver<String>,
+}
+
+impl World {
+    async fn with(csv: &[u8], seed: u64) -> Self {
+        let clock = Arc::new(TestClock::new(seed));
+        let (sender, mut events) = unbounded_channel();
+        let store = Arc::new(Notifying::new(MemoryStore::new(clock.clone()), sender));
+        store.put(KEY, Bytes::copy_from_slice(csv), Precondition::Absent).await.unwrap();
+        assert_eq!(events.try_recv().unwrap(), KEY, "what the splitter waits for");
+        let rows = Arc::new(MemoryQueue::new(Duration::from_secs(3_600), None, None));
+        let retry = Arc::new(MemoryQueue::new(Duration::from_secs(3_600), None, None));
+        let api = Arc::new(Obliging { clock: clock.clone(), calls: AtomicUsize::new(0) });
+        let settings = GenerateSettings { archive: false, ..GenerateSettings::default() };
+        let worker = Worker::new(&*clock, &settings);
+        let ports = Ports { store, rows: rows.clone(), retry, images: api.clone(), clock: clock.clone() };
+        Self { ports, settings, worker, rows, api, clock, events }
+    }
+
+    async fn split(&self) -> Job {
+        let source = SplitInput {
+            bucket: "memory".into(),
+            key: KEY.into(),
+            version_id: None,
+            etag: None,
+            edition: String::new(),
+            round: 0,
+        };
+        match split(&self.ports, &SplitSettings::default(), source, self.deadline()).await.unwrap() {
+            SplitReport::Split(job) => *job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn deadline(&self) -> jiff::Timestamp {
+        self.clock.now() + Duration::from_secs(900)
+    }
+
+    async fn generate(&self, batch: Vec<Delivery>) {
+        let receipts: BTreeMap<String, String> = batch.iter().map(|d| (d.id.clone(), d.receipt.clone())).collect();
+        let back = generate(&self.ports, &self.settings, &self.worker, batch, self.deadline()).await;
+        for (_, receipt) in receipts.iter().filter(|(id, _)| !back.contains(id)) {
+            self.rows.delete(receipt);
+        }
+    }
+
+    async fn generate_all(&self) {
+        while !self.rows.is_empty() {
+            self.generate(self.rows.receive(10).await).await;
+        }
+    }
+
+    /// The events that have come since the last look.
+    fn changed(&mut self) -> Vec<Changed> {
+        let keys = std::iter::from_fn(|| self.events.try_recv().ok());
+        keys.enumerate().map(|(id, key)| Changed { id: id.to_string(), keys: vec![key] }).collect()
+    }
+
+    async fn merge(&self, batch: Vec<Changed>) {
+        assert_eq!(merge(&self.ports, batch).await, [""; 0]);
+    }
+
+    async fn read(&self, key: &str) -> String {
+        let object = self.ports.store.open(key, None).await.unwrap().unwrap_or_else(|| panic!("no {key}"));
+        let chunks: Vec<Bytes> = object.body.try_collect().await.unwrap();
+        String::from_utf8(chunks.concat()).unwrap()
+    }
+}
+
+/// What may stand in a field.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[A-Z]{2}-[0-9]{2}",
+        2 => "\\PC{0,8}",
+        1 => "[a-z \t\r\n\"',;/.%\u{feff}\u{fffe}é👟]{0,8}",
+        1 => ".{100,300}",
+        1 => Just("../../x".to_owned()),
+        1 => Just(String::new()),
+    ]
+}
+
+fn row() -> impl Strategy<Value = Vec<String>> {
+    let url = prop_oneof![
+        9 => "https://cdn\\.example\\.com/[a-c]\\.png",
+        1 => Just("ftp://cdn.example.com/a.png".to_owned()),
+        1 => Just(String::new()),
+    ];
+    let n = prop_oneof![Just(""), Just("1"), Just("4"), Just("5"), Just("two")];
+    // Few titles and pictures, so that rows ask for the same.
+    let title = prop_oneof![3 => "(mug|shoe|bag)", 1 => text()];
+    (text(), title, url, n, text(), prop_oneof![8 => Just(6usize), 1 => Just(3), 1 => Just(8)]).prop_map(
+        |(sku, title, url, n, remark, fields)| {
+            let mut row = vec![sku, title, url, "Northline".into(), n.into(), remark];
+            row.resize(fields, "too much".into());
+            row
+        },
+    )
+}
+
+/// A catalog in which some rows come again, whole or with another title.
+fn catalog() -> impl Strategy<Value = Vec<Vec<String>>> {
+    let again =
+        prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()), 0..6);
+    (prop::collection::vec(row(), 0..30), again).prop_map(|(mut rows, again)| {
+        for (from, to, other) in again.into_iter().filter(|_| !rows.is_empty()).collect::<Vec<_>>() {
+            let mut row = from.get(&rows).clone();
+            if other {
+                row[1] = "another".into();
+            }
+            rows.insert(to.index(rows.len() + 1), row);
+        }
+        rows
+    })
+}
+
+fn csv_of(rows: &[Vec<String>]) -> Vec<u8> {
+    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+    writer.write_record(HEADER).unwrap();
+    rows.iter().for_each(|row| writer.write_record(row).unwrap());
+    writer.into_inner().unwrap()
+}
+
+/// For each row its SKU, and whether it is to be generated: the design's rules, once more and in other words.
+fn expected(rows: &[Vec<String>]) -> Vec<(String, bool)> {
+    let mut first: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    rows.iter()
+        .map(|row| {
+            let fields: Vec<String> = row.iter().map(|field| field.trim().to_owned()).collect();
+            let sku = fields[0].clone();
+            let sound = fields.len() == HEADER.len()
+                && !sku.is_empty()
+                && !sku.chars().any(char::is_control)
+                && !fields[1].is_empty()
+                && fields[2].starts_with("https://")
+                && ["", "1", "4"].contains(&&*fields[4]);
+            // What of the row goes into the request; an absent `n` is 4.
+            let asked = || vec![fields[1].clone(), fields[2].clone(), fields[4].replace('4', "")];
+            let good = sound && *first.entry(sku.clone()).or_insert_with(asked) == asked();
+            (sku, good)
+        })
+        .collect()
+}
+
+/// What does not depend on when something was done, or on which of the rows with the same request was first.
+fn timeless(manifest: &str) -> Vec<Value> {
+    let mut paid = BTreeSet::new();
+    let lines: Vec<Value> = manifest
+        .lines()
+        .map(|line| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            let fields = line.as_object_mut().unwrap();
+            for time in ["completed_at", "failed_at", "latency_ms"] {
+                fields.remove(time);
+            }
+            if fields["status"] == "completed" {
+                let (reused, attempts) = (fields.remove("reused").unwrap(), fields.remove("attempts").unwrap());
+                assert_eq!(reused == Value::Bool(true), attempts == Value::from(0));
+                if reused == Value::Bool(false) {
+                    assert!(paid.insert(fields["fingerprint"].to_string()), "two rows say that they paid for the same");
+                }
+            }
+            line
+        })
+        .collect();
+    let completed = lines.iter().filter(|line| line["status"] == "completed");
+    assert_eq!(completed.map(|line| line["fingerprint"].to_string()).collect::<BTreeSet<_>>(), paid);
+    lines
+}
+
+/// Runs on time that passes by itself.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(future)
+}
+
+/// The straight way: one splitter, one generator, one merger.
+async fn straight(csv: &[u8]) -> (World, Job, Manifests) {
+    let mut world = World::with(csv, 1).await;
+    let job = world.split().await;
+    world.generate_all().await;
+    let changed = world.changed();
+    world.merge(changed).await;
+    let files = Manifests::of(&job.catalog, &job.job);
+    (world, job, files)
+}
+
+fn shuffle<T>(items: &mut [T], clock: &dyn Clock) {
+    for end in (1..items.len()).rev() {
+        items.swap(end, (clock.random() % (end as u64 + 1)) as usize);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_rows_in_one_line_per_row_out(rows in catalog()) {
+        block_on(async {
+            let (world, job, files) = straight(&csv_of(&rows)).await;
+            let expected = expected(&rows);
+            let manifest = world.read(&files.manifest()).await;
+            assert!(manifest.is_empty() || manifest.ends_with('\n'));
+            let results: Vec<RowResult> = manifest.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let found: Vec<(String, bool)> = results
+                .iter()
+                .map(|result| match result {
+                    RowResult::Completed(row) => (row.sku.clone(), true),
+                    RowResult::Failed(row) => (row.sku.clone(), false),
+                })
+                .collect();
+            assert_eq!(found, expected);
+            assert_eq!(results.iter().map(RowResult::row).collect::<Vec<_>>(), (1..=rows.len() as u64).collect::<Vec<_>>());
+
+            let completed = expected.iter().filter(|(_, good)| *good).count();
+            assert_eq!((job.rows, job.valid), (rows.len() as u64, completed as u64));
+            let fingerprints: BTreeSet<_> = results
+                .iter()
+                .filter_map(|result| match result {
+                    RowResult::Completed(row) => Some(row.fingerprint.clone()),
+                    RowResult::Failed(_) => None,
+                })
+                .collect();
+            assert_eq!(world.api.calls.load(Ordering::Relaxed), fingerprints.len());
+            timeless(&manifest);
+
+            // The failed rows can be fixed and dropped again: all of them are there, as they were.
+            let failed = world.read(&files.failed_csv()).await;
+            let failed: Vec<csv::StringRecord> = csv::ReaderBuilder::new()
+                .flexible(true)
+                .from_reader(failed.as_bytes())
+                .records()
+                .collect::<Result<_, _>>()
+                .unwrap();
+            let bad = rows.iter().zip(&expected).filter(|(_, (_, good))| !good).map(|(row, _)| row);
+            for (line, row) in failed.iter().zip(bad) {
+                let kept: Vec<&str> = line.iter().take(row.len().min(HEADER.len())).collect();
+                assert_eq!(kept, row[..kept.len()]);
+            }
+            assert_eq!(failed.len(), rows.len() - completed);
+
+            let summary: Value = serde_json::from_str(&world.read(&files.summary()).await).unwrap();
+            let status = match (completed, rows.len()) {
+                (completed, all) if completed == all => "complete",
+                (0, _) => "failed",
+                _ => "complete_with_failures",
+            };
+            assert_eq!(summary["status"], status);
+        });
+    }
+
+    #[test]
+    fn order_and_repetition_leave_no_trace(rows in catalog(), seed in any::<u64>()) {
+        block_on(async {
+            let csv = csv_of(&rows);
+            let (straight, _, files) = straight(&csv).await;
+
+            let mut world = World::with(&csv, seed).await;
+            let job = world.split().await;
+            assert_eq!(world.split().await, job);
+            world.rows.send(&world.rows.contents()).await.unwrap();
+            let mut deliveries = world.rows.try_receive(usize::MAX);
+            assert_eq!(deliveries.len() as u64, 2 * job.valid);
+            shuffle(&mut deliveries, &*world.clock);
+            let mut events = Vec::new();
+            while !deliveries.is_empty() {
+                let size = 1 + world.clock.random() as usize % 7;
+                let batch = deliveries.split_off(deliveries.len().saturating_sub(size));
+                world.generate(batch).await;
+                events.extend(world.changed());
+                if world.clock.random().is_multiple_of(3) {
+                    world.merge(events.clone()).await;
+                }
+            }
+            world.generate_all().await;
+            events.extend(world.changed());
+            let again = events.clone();
+            events.extend(again);
+            shuffle(&mut events, &*world.clock);
+            let second = events.split_off(events.len() / 2);
+            futures::join!(world.merge(events), world.merge(second));
+
+            assert_eq!(
+                timeless(&world.read(&files.manifest()).await),
+                timeless(&straight.read(&files.manifest()).await)
+            );
+            assert_eq!(world.read(&files.failed_csv()).await, straight.read(&files.failed_csv()).await);
+            let calls = |world: &World| world.api.calls.load(Ordering::Relaxed);
+            assert_eq!(calls(&world), calls(&straight));
+        });
+    }
+}
