@@ -3,4 +3,5 @@
 
 pub mod clock;
 pub mod contract;
+pub mod demo_api;
 pub mod stack;

@@ -1,13 +1,13 @@
 //! The local AWS that `./stack up` started.
 
-use std::{env, sync::Arc, time::Duration};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::types::QueueAttributeName;
 use bytes::Bytes;
 use packshot_aws::clients::Aws;
-use packshot_pipeline::ports::Delivery;
+use packshot_pipeline::ports::{Delivery, MAX_MESSAGE_BYTES};
 use serde::Deserialize;
 
 use crate::contract::{
@@ -31,6 +31,12 @@ pub struct Stack {
     pub retry_queue_url: String,
     /// The merge queue.
     pub merge_queue_url: String,
+    /// The demo API that the generator calls.
+    pub api_url: String,
+    /// The log of the local AWS and of all functions.
+    pub log: PathBuf,
+    /// The local AWS's process, parent of the functions'.
+    pub pid: u32,
 }
 
 impl Stack {
@@ -72,6 +78,7 @@ impl Stack {
             .create_queue()
             .queue_name(format!("contract-{}", fresh_name()))
             .attributes(QueueAttributeName::VisibilityTimeout, visibility.as_secs().to_string())
+            .attributes(QueueAttributeName::MaximumMessageSize, MAX_MESSAGE_BYTES.to_string())
             .send()
             .await
             .unwrap();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use packshot_pipeline::result::RowResult;
+use packshot_tests::demo_api::DemoApi;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -124,14 +125,7 @@ impl Stub {
     }
 
     fn calls(&self) -> u64 {
-        let address = self.url.strip_prefix("http://").unwrap();
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        let request = format!("GET /_calls HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-        let json: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
-        json["total"].as_u64().unwrap()
+        DemoApi { url: self.url.clone() }.total()
     }
 }
 

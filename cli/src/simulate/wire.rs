@@ -248,8 +248,8 @@ impl Store for Wire {
         {
             let whole = std::mem::replace(&mut object.body, stream::empty().boxed());
             let broken = Err(StoreError::Unavailable { detail: "simulated: the stream broke off".into() });
-            object.body = whole.take(1).map(|chunk| chunk.map(|bytes| bytes.slice(..bytes.len() / 2)));
-            object.body = std::mem::replace(&mut object.body, stream::empty().boxed()).chain(stream::iter([broken])).boxed();
+            let half = whole.take(1).map(|chunk| chunk.map(|bytes| bytes.slice(..bytes.len() / 2)));
+            object.body = half.chain(stream::iter([broken])).boxed();
         }
         self.answer_read(Call::Open, key, fault, answer).await
     }

@@ -82,7 +82,10 @@ impl Host<'_> {
         let handled = AssertUnwindSafe(self.handle(&delivery)).catch_unwind().await;
         let delay = match handled {
             Ok(Ok(Fate::Done)) => return None,
-            Ok(Ok(Fate::Back(delay))) => delay,
+            Ok(Ok(Fate::Back(delay))) => {
+                tracing::info!(message = delivery.id, seconds = delay.as_secs(), "the message comes back later");
+                delay
+            }
             Ok(Err(trouble)) => {
                 tracing::warn!(message = delivery.id, error = %trouble, "the message comes back");
                 AFTER_TROUBLE
@@ -212,6 +215,7 @@ impl<'a> Row<'a> {
         let (result, known) = futures::try_join!(objects::read(ports, &self.result_key), self.read_ledger())?;
         self.result = result;
         if self.is_settled() {
+            tracing::info!(job = %self.message.job, row = self.message.row, "settled before");
             return Ok(Fate::Done);
         }
         let mut known = match known {
@@ -590,6 +594,7 @@ impl<'a> Row<'a> {
             (!completed).then(|| line.clone())
         })
         .await?;
+        tracing::info!(job = %self.message.job, row = self.message.row, reused = !paid_here, "completed");
         if paid_here {
             worker.guardrail.ended(ports, &self.message.job, self.message.round, false).await?;
         }
@@ -659,6 +664,7 @@ impl<'a> Row<'a> {
             }
         })
         .await?;
+        tracing::info!(job = %message.job, row = message.row, code = failure.error_code, "failed");
         if calls > 0 {
             worker.guardrail.ended(ports, &message.job, message.round, true).await?;
         }

@@ -228,7 +228,7 @@ pub async fn a_refused_message_does_not_take_its_neighbours_along(under_test: Qu
         let mut messages: Vec<Outgoing> = (0..12).map(|number| message(&format!("good {number}"))).collect();
         messages[5].body = bad.to_owned();
         let sent = under_test.queue.send(&messages).await;
-        assert!(matches!(sent, Err(QueueError::Refused { .. })), "{:?}: {sent:?}", bad.chars().take(10));
+        assert!(matches!(sent, Err(QueueError::Refused { .. })), "{bad:.20}: {sent:?}");
         let mut bodies = BTreeSet::new();
         for delivery in under_test.receive(11).await {
             under_test.consumer.delete(&delivery.receipt).await;

@@ -1,0 +1,524 @@
+//! Knows what was dropped, sees every effective write, and keeps the API's account. Says the first promise that is broken.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use packshot_pipeline::{
+    breaker::BreakerFile,
+    classify::ErrorClass,
+    job::Job,
+    keys::{self, Catalog, JobId, Manifests, ResultsKey},
+    ledger::{Entry, State},
+    message::RowMessage,
+    ports::Etag,
+    request::Fingerprint,
+    result::RowResult,
+    settings::AccountPolicy,
+    summary::{Latest, Status, Summary},
+};
+
+use super::plan::{Expected, ExpectedRow, Plan};
+
+/// Within this long every process knows that the breaker is open: how old its look may be, and what a claim may take.
+const BREAKER_KNOWN: Duration = Duration::from_secs(70);
+
+pub(super) struct Oracle {
+    plan: Plan,
+    jobs: BTreeMap<JobId, JobBook>,
+    /// What each key under `manifests/` is.
+    files: BTreeMap<String, (JobId, File)>,
+    books: BTreeMap<Fingerprint, Book>,
+    latest: BTreeMap<String, Latest>,
+    /// Rows that the retry queue has taken, with the round in which they would run.
+    retry: BTreeMap<(JobId, u64), u64>,
+    breaker: Option<(Timestamp, BreakerFile)>,
+    probes: u32,
+    /// The first broken promise.
+    pub(super) broken: Option<String>,
+    pub(super) counts: AccountBook,
+}
+
+/// What the API did, in sum.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AccountBook {
+    /// Calls that reached it.
+    pub calls: u64,
+    /// Calls that it billed.
+    pub billed: u64,
+    /// Unknown outcomes that the ledger counted.
+    pub unknown: u64,
+}
+
+#[derive(Clone, Copy)]
+enum File {
+    Manifest,
+    Part(u64),
+    FailedCsv,
+    Summary,
+}
+
+struct JobBook {
+    catalog: Catalog,
+    expected: Expected,
+    dropped: Timestamp,
+    created: Option<Job>,
+    results: BTreeMap<u64, (Bytes, RowResult)>,
+    /// Rows that a reader of the manifest, or of a part, has seen completed.
+    seen_completed: BTreeSet<u64>,
+    manifests: BTreeMap<String, (u64, u64)>,
+    manifest: Option<(Etag, Bytes)>,
+    failed_csv: Option<Bytes>,
+    summary: Option<Summary>,
+}
+
+/// One fingerprint.
+#[derive(Default)]
+struct Book {
+    entry: Option<Entry>,
+    /// Claims that nobody has called for.
+    claims: u32,
+    in_flight: u32,
+    billed: u32,
+    /// Calls that ended without an answer that anybody could use.
+    lost: u32,
+    /// Times that an outcome was rightly made anew.
+    renewals: u32,
+    counted: u32,
+    counted_by_series: BTreeMap<(JobId, u64), u32>,
+    owners: BTreeSet<JobId>,
+    request_ids: BTreeSet<String>,
+}
+
+type Verdict = Result<(), String>;
+
+fn must(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(key: &str, bytes: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(bytes).map_err(|error| format!("{key} cannot be read: {error}"))
+}
+
+impl Oracle {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            jobs: BTreeMap::new(),
+            files: BTreeMap::new(),
+            books: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            retry: BTreeMap::new(),
+            breaker: None,
+            probes: 0,
+            broken: None,
+            counts: AccountBook::default(),
+        }
+    }
+
+    fn note(&mut self, verdict: Verdict) {
+        if let Err(what) = verdict {
+            self.broken.get_or_insert(what);
+        }
+    }
+
+    pub(super) fn dropped(&mut self, id: JobId, catalog: Catalog, expected: Expected, at: Timestamp) {
+        let files = Manifests::of(&catalog, &id);
+        let rows = if let Expected::Rows(rows) = &expected { rows.len() as u64 } else { 0 };
+        let parts = (0..keys::parts(rows)).map(|part| (files.part(part), File::Part(part)));
+        let named = [
+            (files.manifest(), File::Manifest),
+            (files.failed_csv(), File::FailedCsv),
+            (files.summary(), File::Summary),
+        ];
+        self.files.extend(named.into_iter().chain(parts).map(|(key, file)| (key, (id.clone(), file))));
+        let dropped = Timestamp::from_second(at.as_second()).unwrap_or(at);
+        let book = JobBook {
+            catalog,
+            expected,
+            dropped,
+            created: None,
+            results: BTreeMap::new(),
+            seen_completed: BTreeSet::new(),
+            manifests: BTreeMap::new(),
+            manifest: None,
+            failed_csv: None,
+            summary: None,
+        };
+        self.jobs.insert(id, book);
+    }
+
+    /// Messages that reached the retry queue.
+    pub(super) fn parked<'b>(&mut self, bodies: impl Iterator<Item = &'b str>) {
+        for message in bodies.filter_map(|body| RowMessage::decode(body).ok()) {
+            let round = self.retry.entry((message.job, message.row)).or_default();
+            *round = message.round.max(*round);
+        }
+    }
+
+    /// An effective write.
+    pub(super) fn wrote(&mut self, key: &str, bytes: &Bytes, etag: &Etag, now: Timestamp) {
+        let verdict = match key.split_once('/') {
+            Some(("ledger", _)) => self.wrote_ledger(key, bytes, now),
+            Some(("results", _)) => self.wrote_result(key, bytes),
+            Some(("manifests", _)) => self.wrote_manifest(key, bytes, etag),
+            _ if key == keys::BREAKER => self.wrote_breaker(key, bytes, now),
+            _ => Ok(()),
+        };
+        self.note(verdict);
+    }
+
+    fn wrote_ledger(&mut self, key: &str, bytes: &[u8], now: Timestamp) -> Verdict {
+        let entry: Entry = parse(key, bytes)?;
+        let (plan, fp) = (&self.plan, entry.fingerprint.clone());
+        let book = self.books.entry(fp.clone()).or_default();
+        let before = book.entry.as_ref();
+        let unknown_before = before.map_or(0, |before| before.unknown);
+        // A new series begins at nothing; then what it holds is what it counts.
+        let counted = entry.unknown.checked_sub(unknown_before).unwrap_or(entry.unknown);
+        book.counted += counted;
+        self.counts.unknown += u64::from(counted);
+        let series = (entry.series.job.clone(), entry.series.round);
+        let by_series = book.counted_by_series.entry(series.clone()).or_default();
+        *by_series += counted;
+        let limit = plan.generate.unknown_outcome_retries + 1;
+        let within = must(*by_series <= limit, || {
+            format!("{fp}: series {series:?} has {by_series} unknown outcomes, {limit} are allowed")
+        });
+        let mut legal = Ok(());
+        if let Some(State::Completed(outcome)) = before.map(|before| &before.state) {
+            match &entry.state {
+                State::Completed(next) => {
+                    legal = must(next.request_id == outcome.request_id, || format!("{fp}: another outcome over a paid one"));
+                }
+                State::Claimed(_) => {
+                    let old = now.duration_since(outcome.completed_at)
+                        >= SignedDuration::try_from(plan.generate.reuse).unwrap_or(SignedDuration::MAX);
+                    book.renewals += 1;
+                    legal = must(old && !book.owners.contains(&entry.series.job), || {
+                        format!("{fp}: claimed for job {} though a paid outcome is there to be reused", entry.series.job)
+                    });
+                }
+                State::Released | State::Failed(_) => legal = Err(format!("{fp}: a paid outcome was forgotten")),
+            }
+        }
+        match &entry.state {
+            State::Completed(outcome) => {
+                book.owners.insert(outcome.job.clone());
+            }
+            State::Claimed(claim) if !before.is_some_and(|before| before.is_claimed_by(&claim.nonce)) => book.claims += 1,
+            _ => {}
+        }
+        book.entry = Some(entry);
+        legal.and(within)
+    }
+
+    /// A call begins.
+    pub(super) fn call_begins(&mut self, fp: &Fingerprint, now: Timestamp, deadline: Timestamp) {
+        let verdict = self.judge_call(fp, now, deadline);
+        self.note(verdict);
+    }
+
+    fn judge_call(&mut self, fp: &Fingerprint, now: Timestamp, deadline: Timestamp) -> Verdict {
+        self.counts.calls += 1;
+        let asked = |job: &JobBook| match &job.expected {
+            Expected::Rows(rows) => job.created.is_some() && rows.iter().any(|row| row.verdict.as_ref() == Ok(fp)),
+            Expected::Rejected { .. } => false,
+        };
+        // Looking through thousands of rows at each of thousands of calls would take longer than all the rest.
+        let small = self.jobs.values().all(|job| job.results.len() < 100);
+        must(!small || self.jobs.values().any(asked), || format!("{fp}: called for, and nobody asked"))?;
+        let open = self.breaker.as_ref().filter(|(_, file)| file.open);
+        let known = open.is_some_and(|(since, _)| now.duration_since(*since).unsigned_abs() > BREAKER_KNOWN);
+        if known {
+            must(self.probes > 0, || format!("{fp}: called for though the account breaker is open"))?;
+            self.probes -= 1;
+        }
+        let book = self.books.entry(fp.clone()).or_default();
+        book.in_flight += 1;
+        must(book.in_flight == 1, || format!("{fp}: two calls at once"))?;
+        must(book.claims > 0, || format!("{fp}: a call without a claim"))?;
+        book.claims = 0;
+        must(book.lost <= book.counted, || {
+            format!("{fp}: called again after {} unknown outcomes, of which {} are counted", book.lost, book.counted)
+        })?;
+        let ends = now.checked_add(self.plan.generate.request_timeout).unwrap_or(Timestamp::MAX);
+        must(ends <= deadline, || format!("{fp}: a call began at {now} that may end after the deadline {deadline}"))
+    }
+
+    /// A call ends; `lost` if without an answer that says whether it was billed.
+    pub(super) fn call_ends(&mut self, fp: &Fingerprint, lost: bool) {
+        let book = self.books.entry(fp.clone()).or_default();
+        book.in_flight -= 1;
+        book.lost += u32::from(lost);
+    }
+
+    pub(super) fn billed(&mut self, fp: &Fingerprint, request_id: &str) {
+        self.counts.billed += 1;
+        let book = self.books.entry(fp.clone()).or_default();
+        book.request_ids.insert(request_id.to_owned());
+        book.billed += 1;
+        let allowed = 1 + book.renewals + book.counted;
+        let billed = book.billed;
+        self.note(must(billed <= allowed, || format!("{fp}: billed {billed} times where {allowed} are accounted for")));
+    }
+
+    fn wrote_breaker(&mut self, key: &str, bytes: &[u8], now: Timestamp) -> Verdict {
+        let file: BreakerFile = parse(key, bytes)?;
+        let since = match &self.breaker {
+            Some((since, before)) if before.open && file.open => {
+                self.probes += u32::from(file.probes == before.probes);
+                *since
+            }
+            _ => {
+                self.probes = 0;
+                now
+            }
+        };
+        self.breaker = Some((since, file));
+        Ok(())
+    }
+
+    fn wrote_result(&mut self, key: &str, bytes: &Bytes) -> Verdict {
+        let (id, row) = match ResultsKey::parse(key) {
+            Some(ResultsKey::Job(id)) => (id, None),
+            Some(ResultsKey::Row { job, row, .. }) => (job, Some(row)),
+            None => return Err(format!("{key}: not a key of ours")),
+        };
+        let job = self.jobs.get_mut(&id).ok_or_else(|| format!("{key}: of a job that nobody dropped"))?;
+        let Expected::Rows(rows) = &job.expected else { return Err(format!("{key}: of a file that is no catalog")) };
+        let Some(row) = row else {
+            let created: Job = parse(key, bytes)?;
+            let valid = rows.iter().filter(|row| row.verdict.is_ok()).count() as u64;
+            must(created.rows == rows.len() as u64 && created.valid == valid, || {
+                format!("{key}: {} rows, {} valid, where the file has {} and {valid}", created.rows, created.valid, rows.len())
+            })?;
+            must(job.created.is_none(), || format!("{key}: written twice"))?;
+            job.created = Some(created);
+            return Ok(());
+        };
+        let index = usize::try_from(row).unwrap_or(usize::MAX) - 1;
+        let expected = rows.get(index).ok_or_else(|| format!("{key}: the file has no such row"))?;
+        must(key == keys::result(&id, row, &expected.sku), || format!("{key}: row {row} has the SKU {:?}", expected.sku))?;
+        let result: RowResult = parse(key, bytes)?;
+        if let Some((before, RowResult::Completed(_))) = job.results.get(&row) {
+            must(before == bytes, || format!("{key}: a completed result was overwritten"))?;
+        }
+        judge_result(&self.plan, &id, row, expected, &result, &self.books, &self.retry).map_err(|what| format!("{key}: {what}"))?;
+        job.results.insert(row, (bytes.clone(), result));
+        Ok(())
+    }
+
+    fn wrote_manifest(&mut self, key: &str, bytes: &Bytes, etag: &Etag) -> Verdict {
+        if key.ends_with("/latest.json") {
+            return self.wrote_latest(key, bytes);
+        }
+        let (id, file) = self.files.get(key).ok_or_else(|| format!("{key}: an object that nobody expects"))?;
+        let job = self.jobs.get_mut(id).ok_or_else(|| format!("{key}: of a job that nobody dropped"))?;
+        match (*file, &job.expected) {
+            (File::Manifest, Expected::Rows(rows)) => {
+                let all = 1..=rows.len() as u64;
+                let counts = judge_lines(key, bytes, all, &job.expected, &mut job.seen_completed)?;
+                job.manifests.insert(etag.0.clone(), counts);
+                job.manifest = Some((etag.clone(), bytes.clone()));
+                Ok(())
+            }
+            (File::Part(part), Expected::Rows(rows)) => {
+                let of_part = keys::rows_of_part(part, rows.len() as u64);
+                judge_lines(key, bytes, of_part, &job.expected, &mut job.seen_completed).map(|_| ())
+            }
+            (File::FailedCsv, Expected::Rows(_)) => {
+                job.failed_csv = Some(bytes.clone());
+                Ok(())
+            }
+            (File::Summary, _) => {
+                let summary: Summary = parse(key, bytes)?;
+                judge_summary(key, job, &summary)?;
+                job.summary = Some(summary);
+                Ok(())
+            }
+            (_, Expected::Rejected { .. }) => Err(format!("{key}: of a file that is no catalog")),
+        }
+    }
+
+    fn wrote_latest(&mut self, key: &str, bytes: &[u8]) -> Verdict {
+        let latest: Latest = parse(key, bytes)?;
+        let job = self.jobs.get(&latest.job).ok_or_else(|| format!("{key}: points to an unknown job"))?;
+        must(latest.dropped_at == job.dropped, || format!("{key}: dropped at {}, not {}", job.dropped, latest.dropped_at))?;
+        must(job.manifest.is_some() && job.summary.as_ref().is_some_and(|summary| summary.manifest.is_some()), || {
+            format!("{key}: points to {}, which is not complete", latest.job)
+        })?;
+        if let Some(before) = self.latest.get(key) {
+            must(before.order() <= latest.order(), || format!("{key}: went back from {} to {}", before.job, latest.job))?;
+        }
+        self.latest.insert(key.to_owned(), latest);
+        Ok(())
+    }
+
+    /// When all has ended: every job has what it must have.
+    pub(super) fn ended(&mut self, redriven: bool, parked: &[String]) {
+        let verdict = self.judge_end(redriven, parked);
+        self.note(verdict);
+    }
+
+    fn judge_end(&self, redriven: bool, parked: &[String]) -> Verdict {
+        for (id, job) in &self.jobs {
+            let summary = job.summary.as_ref().ok_or_else(|| format!("job {id}: no summary"))?;
+            let Expected::Rows(rows) = &job.expected else { continue };
+            must(job.results.len() == rows.len(), || format!("job {id}: {} of {} rows have a result", job.results.len(), rows.len()))?;
+            let (etag, manifest) = job.manifest.as_ref().ok_or_else(|| format!("job {id}: no manifest"))?;
+            let results: Vec<u8> = job.results.values().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+            must(*manifest == results, || format!("job {id}: the manifest is not what stands under results/"))?;
+            let named = summary.manifest.as_ref().map(|manifest| &manifest.etag);
+            must(named == Some(etag), || format!("job {id}: the summary speaks of another manifest than the one that stands"))?;
+            self.judge_failed_csv(job).map_err(|what| format!("job {id}: {what}"))?;
+            self.judge_latest(job, summary.status).map_err(|what| format!("job {id}: {what}"))?;
+            // The guardrail may stop the redriven rows of a file that moderation blocks.
+            if redriven && self.plan.generate.max_failed_percent.is_none() {
+                for (row, (_, result)) in &job.results {
+                    if let RowResult::Failed(failed) = result {
+                        must(failed.error_class == ErrorClass::Row, || {
+                            format!("job {id} row {row}: still {} after a redrive in good weather", failed.error_code)
+                        })?;
+                    }
+                }
+            }
+        }
+        for n in 0..self.plan.poison.len() {
+            let body = super::world::poison(n);
+            let times = parked.iter().filter(|parked| **parked == body).count();
+            let calm = self.plan.faults.rate == 0 && self.plan.faults.events == 0 && self.plan.hosts.rows_visibility.as_secs() > 60;
+            must(times >= 1 && (times == 1 || !calm), || format!("{body:?} is {times} times in the retry queue"))?;
+        }
+        Ok(())
+    }
+
+    fn judge_failed_csv(&self, job: &JobBook) -> Verdict {
+        let csv = job.failed_csv.as_ref().ok_or("no failed.csv")?;
+        let text = String::from_utf8_lossy(csv);
+        for (_, result) in job.results.values() {
+            if let RowResult::Failed(failed) = result {
+                must(text.contains(&failed.error_code), || format!("failed.csv does not name {}", failed.error_code))?;
+            }
+        }
+        let failed = job.results.values().filter(|(_, result)| matches!(result, RowResult::Failed(_))).count();
+        let codes: usize = text.matches("kept,").count();
+        // Every row of a catalog here begins so, and no other field says it.
+        must(codes == failed, || format!("failed.csv has {codes} rows, and {failed} have failed"))
+    }
+
+    fn judge_latest(&self, job: &JobBook, status: Status) -> Verdict {
+        let ingestible = matches!(status, Status::Complete | Status::CompleteWithFailures);
+        let latest = self.latest.values().find(|latest| self.jobs[&latest.job].catalog == job.catalog);
+        let Some(created) = job.created.as_ref().filter(|_| ingestible) else { return Ok(()) };
+        let latest = latest.ok_or("complete, and there is no latest.json")?;
+        must(latest.order() >= created.order(), || "complete, and latest.json points to an older job".into())?;
+        must(latest.job != created.job || latest.status == status, || {
+            format!("latest.json says {:?}, the summary {status:?}", latest.status)
+        })
+    }
+}
+
+fn judge_result(
+    plan: &Plan,
+    id: &JobId,
+    row: u64,
+    expected: &ExpectedRow,
+    result: &RowResult,
+    books: &BTreeMap<Fingerprint, Book>,
+    retry: &BTreeMap<(JobId, u64), u64>,
+) -> Verdict {
+    must(result.row() == row, || "another row's".into())?;
+    match (result, &expected.verdict) {
+        (RowResult::Completed(completed), Ok(fp)) => {
+            must(completed.sku == expected.sku, || format!("the SKU became {:?}", completed.sku))?;
+            must(completed.fingerprint == *fp, || "another request's".into())?;
+            let issued = completed.request_id.as_ref().is_some_and(|id| books.get(fp).is_some_and(|b| b.request_ids.contains(id)));
+            must(issued, || "completed by a call that was never billed".into())?;
+            must(completed.image_count > 0, || "completed without a picture".into())
+        }
+        (RowResult::Completed(_), Err(code)) => Err(format!("completed, and it is {code}")),
+        (RowResult::Failed(failed), verdict) => {
+            must(failed.sku == expected.sku, || format!("the SKU became {:?}", failed.sku))?;
+            must(failed.line == expected.line, || format!("line {}, not {}", failed.line, expected.line))?;
+            must(failed.fingerprint.as_ref() == verdict.as_ref().ok(), || "another request's".into())?;
+            if let Err(code) = verdict {
+                return must(failed.error_code == *code, || format!("{}, not {code}", failed.error_code));
+            }
+            let paused = plan.generate.account_errors == AccountPolicy::Pause;
+            must(!(paused && failed.error_class == ErrorClass::Account), || "failed by the account, which is to pause".into())?;
+            let parked = retry.get(&(id.clone(), row)).is_some_and(|&round| round > failed.round);
+            must(parked || !failed.error_class.may_heal(), || "failed without a place in the retry queue".into())
+        }
+    }
+}
+
+/// A manifest or a part is whole: each row's line in its place. Returns how many are completed and failed.
+fn judge_lines(
+    key: &str,
+    bytes: &[u8],
+    rows: std::ops::RangeInclusive<u64>,
+    expected: &Expected,
+    seen_completed: &mut BTreeSet<u64>,
+) -> Result<(u64, u64), String> {
+    let Expected::Rows(expected) = expected else { return Err(format!("{key}: of a file that is no catalog")) };
+    must(bytes.is_empty() || bytes.ends_with(b"\n"), || format!("{key}: its last line is cut"))?;
+    let mut lines = bytes.split_inclusive(|&b| b == b'\n');
+    let (mut completed, mut failed) = (0, 0);
+    for row in rows {
+        let line = lines.next().ok_or_else(|| format!("{key}: half of it; row {row} is missing"))?;
+        let result: RowResult = parse(key, line)?;
+        let sku = match &result {
+            RowResult::Completed(result) => {
+                completed += 1;
+                seen_completed.insert(row);
+                &result.sku
+            }
+            RowResult::Failed(result) => {
+                failed += 1;
+                must(!seen_completed.contains(&row), || format!("{key}: row {row} went back from completed to failed"))?;
+                &result.sku
+            }
+        };
+        let index = usize::try_from(row).unwrap_or(usize::MAX) - 1;
+        must(result.row() == row && expected.get(index).is_some_and(|e| e.sku == *sku), || {
+            format!("{key}: line {} is row {} with SKU {sku:?}", index + 1, result.row())
+        })?;
+    }
+    must(lines.next().is_none(), || format!("{key}: more lines than rows"))?;
+    Ok((completed, failed))
+}
+
+fn judge_summary(key: &str, job: &JobBook, summary: &Summary) -> Verdict {
+    let rows = match &job.expected {
+        Expected::Rows(rows) => rows.len() as u64,
+        Expected::Rejected { code, has_line } => {
+            let problem = summary.rejected.as_ref().ok_or_else(|| format!("{key}: not rejected, and it is {code}"))?;
+            must(summary.status == Status::Rejected, || format!("{key}: status {:?}", summary.status))?;
+            must(problem.code == *code, || format!("{key}: {}, not {code}", problem.code))?;
+            return must(problem.line.is_some() == *has_line, || format!("{key}: {problem} does not say where"));
+        }
+    };
+    must(summary.rejected.is_none(), || format!("{key}: rejected, and it is a catalog: {:?}", summary.rejected))?;
+    must(summary.counts.rows == rows, || format!("{key}: {} rows, not {rows}", summary.counts.rows))?;
+    let Some(manifest) = &summary.manifest else {
+        must(summary.status == Status::Running, || format!("{key}: {:?} without a manifest", summary.status))?;
+        let ended = job.summary.as_ref().is_some_and(|before| before.manifest.is_some());
+        return must(!ended, || format!("{key}: went back to running"));
+    };
+    let counts = job.manifests.get(&manifest.etag.0);
+    let counts = counts.ok_or_else(|| format!("{key}: speaks of a manifest that never stood"))?;
+    let (completed, failed) = *counts;
+    must((summary.counts.completed, summary.counts.failed) == *counts, || {
+        format!("{key}: {:?}, and the manifest has {completed} completed and {failed} failed", summary.counts)
+    })?;
+    let status = match counts {
+        (_, 0) => Status::Complete,
+        (0, _) => Status::Failed,
+        _ => Status::CompleteWithFailures,
+    };
+    must(summary.status == status, || format!("{key}: {:?}, not {status:?}", summary.status))
+}

@@ -1,0 +1,52 @@
+//! Asks a running demo API what it has seen, and tells it how to answer.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use packshot::stub_api::Script;
+use serde_json::Value;
+
+/// A demo API that runs in another process.
+#[derive(Debug, Clone)]
+pub struct DemoApi {
+    /// Its base URL.
+    pub url: String,
+}
+
+impl DemoApi {
+    /// Calls it has answered, or not, by its script.
+    #[must_use]
+    pub fn calls(&self) -> Value {
+        self.ask("GET", "/_calls", "")
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.calls()["total"].as_u64().unwrap()
+    }
+
+    /// From now on it answers by this script; every sequence begins anew, the counts stay.
+    pub fn follow(&self, script: &Value) {
+        serde_json::from_value::<Script>(script.clone()).unwrap();
+        self.ask("POST", "/_script", &script.to_string());
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Value {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 2"), "{method} {path}: {answer}");
+        if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap_or(Value::Null) }
+    }
+}

@@ -1,0 +1,341 @@
+//! The deployed stack, end to end: `template.yaml` as it is on a local AWS, the three real binaries, the demo API.
+//!
+//! One test after the other, on one stack: they share the API, its script and the breaker.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use aws_sdk_s3::Client as S3;
+use aws_sdk_sqs::Client as Sqs;
+use packshot_pipeline::result::RowResult;
+use packshot_tests::{demo_api::DemoApi, stack::Stack};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+struct Deployed {
+    stack: Stack,
+    s3: S3,
+    sqs: Sqs,
+    api: DemoApi,
+}
+
+impl Deployed {
+    async fn of_this_run() -> Self {
+        let stack = Stack::of_this_run();
+        let config = stack.config().await;
+        let s3 = S3::from_conf(aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build());
+        let api = DemoApi { url: stack.api_url.clone() };
+        Self { sqs: Sqs::new(&config), s3, api, stack }
+    }
+
+    /// Drops a catalog and answers with the version that it became.
+    async fn drop_catalog(&self, name: &str, body: String) -> String {
+        let put = self.s3.put_object().bucket(&self.stack.bucket).key(format!("incoming/{name}.csv"));
+        put.body(body.into_bytes().into()).send().await.unwrap().version_id.unwrap()
+    }
+
+    async fn read(&self, key: &str) -> Option<String> {
+        let object = self.s3.get_object().bucket(&self.stack.bucket).key(key).send().await.ok()?;
+        Some(String::from_utf8(object.body.collect().await.unwrap().to_vec()).unwrap())
+    }
+
+    async fn keys(&self, prefix: &str) -> Vec<String> {
+        let mut pages = self.s3.list_objects_v2().bucket(&self.stack.bucket).prefix(prefix).into_paginator().send();
+        let mut keys = Vec::new();
+        while let Some(page) = pages.next().await {
+            keys.extend(page.unwrap().contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
+        }
+        keys
+    }
+
+    /// The summary of a version of a catalog, once `done` says so.
+    async fn summary(
+        &self,
+        name: &str,
+        version: &str,
+        limit: Duration,
+        done: impl Fn(&Value) -> bool,
+    ) -> (String, Value) {
+        let began = Instant::now();
+        let mut last = Value::Null;
+        while began.elapsed() < limit {
+            for key in self.keys(&format!("manifests/{name}/")).await {
+                let Some(prefix) = key.strip_suffix("summary.json") else { continue };
+                let Some(text) = self.read(&key).await else { continue };
+                let summary: Value = serde_json::from_str(&text).unwrap();
+                if summary["source"]["version_id"] == version {
+                    if done(&summary) {
+                        return (prefix.to_owned(), summary);
+                    }
+                    last = summary;
+                }
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        panic!("{name} has not ended within {limit:?}: {last:#}\nlog: {}", self.stack.log.display());
+    }
+
+    async fn ended(&self, name: &str, version: &str, limit: Duration) -> (String, Value) {
+        self.summary(name, version, limit, |summary| summary["status"] != "running").await
+    }
+
+    async fn manifest(&self, prefix: &str) -> Vec<RowResult> {
+        let text = self.read(&format!("{prefix}manifest.jsonl")).await.unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    async fn waiting(&self, queue: &str) -> usize {
+        let attributes = self
+            .sqs
+            .get_queue_attributes()
+            .queue_url(queue)
+            .attribute_names(aws_sdk_sqs::types::QueueAttributeName::ApproximateNumberOfMessages)
+            .send()
+            .await
+            .unwrap();
+        let count = attributes.attributes.unwrap().into_values().next().unwrap();
+        count.parse().unwrap()
+    }
+
+    /// Counts a sentence in what the functions logged since `from` bytes of log.
+    fn logged(&self, from: usize, sentence: &str) -> usize {
+        let log = std::fs::read(&self.stack.log).unwrap();
+        String::from_utf8_lossy(&log[from..]).matches(sentence).count()
+    }
+
+    fn log_length(&self) -> usize {
+        usize::try_from(std::fs::metadata(&self.stack.log).unwrap().len()).unwrap()
+    }
+}
+
+fn catalog(name: &str, rows: usize) -> String {
+    let row = |n| format!("{name}-{n:05},Product {n},https://cdn.example.com/{name}/{n}.png,Brand,1\n");
+    std::iter::once("sku,title,image_url,brand,n\n".to_owned()).chain((1..=rows).map(row)).collect()
+}
+
+fn assert_whole(manifest: &[RowResult], name: &str, rows: usize) {
+    assert_eq!(manifest.len(), rows);
+    for (result, row) in manifest.iter().zip(1..) {
+        let sku = match result {
+            RowResult::Completed(completed) => &completed.sku,
+            RowResult::Failed(failed) => &failed.sku,
+        };
+        assert_eq!((result.row(), sku.as_str()), (row, format!("{name}-{row:05}").as_str()));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a stack; `make test` starts one and runs this"]
+async fn the_deployed_stack() {
+    let deployed = Deployed::of_this_run().await;
+    faults_in_a_tenth_of_first_calls(&deployed).await;
+    the_same_again_is_free(&deployed).await;
+    two_at_once_pay_once(&deployed).await;
+    a_file_that_is_no_catalog(&deployed).await;
+    failed_rows_heal_through_the_retry_queue(&deployed).await;
+    poison_is_parked_once(&deployed).await;
+    a_thousand_rows(&deployed).await;
+    everything_breaks_at_once(&deployed).await;
+    let log = std::fs::read_to_string(&deployed.stack.log).unwrap();
+    assert!(!log.contains("local-demo-key"), "the API key is in the log");
+}
+
+/// 300 rows; the first call of every tenth row is told to come back later than its invocation may wait.
+async fn faults_in_a_tenth_of_first_calls(deployed: &Deployed) {
+    let from = deployed.log_length();
+    let rules: Vec<_> = (10..=300)
+        .step_by(10)
+        .map(|n| json!({ "match": format!("/{n}.png"), "answers": [{ "status": 500, "headers": { "retry-after": "12" } }] }))
+        .collect();
+    deployed.api.follow(&json!({ "rules": rules }));
+    let before = deployed.api.total();
+    let version = deployed.drop_catalog("tenth", catalog("tenth", 300)).await;
+    let (prefix, summary) = deployed.ended("tenth", &version, Duration::from_secs(180)).await;
+    assert_eq!(summary["status"], "complete", "{summary:#}");
+    let manifest = deployed.manifest(&prefix).await;
+    assert_whole(&manifest, "tenth", 300);
+    let twice: Vec<u64> = manifest
+        .iter()
+        .filter_map(|result| match result {
+            RowResult::Completed(row) if row.attempts == 2 => Some(row.row),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(twice, (10..=300).step_by(10).collect::<Vec<_>>());
+    assert_eq!(deployed.api.total() - before, 330);
+    // Those thirty came back alone: nobody else's message was delivered again.
+    assert_eq!(deployed.logged(from, "the message comes back later"), 30);
+    assert_eq!(deployed.logged(from, "settled before"), 0);
+    deployed.api.follow(&json!({}));
+}
+
+async fn the_same_again_is_free(deployed: &Deployed) {
+    let before = deployed.api.total();
+    let again = deployed.drop_catalog("tenth", catalog("tenth", 300)).await;
+    let (_, summary) = deployed.ended("tenth", &again, Duration::from_secs(120)).await;
+    assert_eq!((&summary["completed"], &summary["reused"]), (&json!(300), &json!(300)));
+    assert_eq!(deployed.api.total(), before);
+    let edited = catalog("tenth", 300).replace("Product 42,", "Product forty-two,");
+    let edited = deployed.drop_catalog("tenth", edited).await;
+    let (prefix, _) = deployed.ended("tenth", &edited, Duration::from_secs(120)).await;
+    assert_eq!(deployed.api.total(), before + 1);
+    let latest: Value = serde_json::from_str(&deployed.read("manifests/tenth/latest.json").await.unwrap()).unwrap();
+    assert_eq!(latest["manifest"], format!("{prefix}manifest.jsonl"));
+}
+
+async fn two_at_once_pay_once(deployed: &Deployed) {
+    let before = deployed.api.total();
+    let body = catalog("twin", 40);
+    let (left, right) =
+        tokio::join!(deployed.drop_catalog("left", body.clone()), deployed.drop_catalog("right", body.clone()));
+    let limit = Duration::from_secs(120);
+    let (left, right) = tokio::join!(deployed.ended("left", &left, limit), deployed.ended("right", &right, limit));
+    assert_eq!((&left.1["completed"], &right.1["completed"]), (&json!(40), &json!(40)));
+    assert_eq!(deployed.api.total() - before, 40);
+}
+
+async fn a_file_that_is_no_catalog(deployed: &Deployed) {
+    let version = deployed.drop_catalog("broken/deep ünd+odd", "name,price\nmug,3\n".to_owned()).await;
+    let (_, summary) = deployed.ended("broken/deep ünd+odd", &version, Duration::from_secs(60)).await;
+    assert_eq!(summary["status"], "rejected");
+    assert_eq!(summary["rejected"]["line"], 1);
+    assert!(summary["rejected"]["reason"].as_str().unwrap().contains("name, price"));
+}
+
+async fn failed_rows_heal_through_the_retry_queue(deployed: &Deployed) {
+    deployed.api.follow(&json!({ "rules": [
+        { "match": "/heal/3.png", "answers": [{ "status": 503 }], "then": "repeat" },
+        { "match": "/heal/5.png", "answers": [{ "status": 400, "json": { "error": { "code": "moderation_blocked" } } }], "then": "repeat" },
+    ]}));
+    let version = deployed.drop_catalog("heal", catalog("heal", 6)).await;
+    let limit = Duration::from_secs(120);
+    let (prefix, summary) = deployed.ended("heal", &version, limit).await;
+    assert_eq!((&summary["status"], &summary["failed"]), (&json!("complete_with_failures"), &json!(2)), "{summary:#}");
+    assert!(deployed.read(&format!("{prefix}failed.csv")).await.unwrap().contains("heal-00005"));
+    assert_eq!(deployed.waiting(&deployed.stack.retry_queue_url).await, 1);
+
+    deployed.api.follow(&json!({}));
+    let arn = queue_arn(deployed, &deployed.stack.retry_queue_url).await;
+    deployed.sqs.start_message_move_task().source_arn(arn).send().await.unwrap();
+    let (_, healed) = deployed.summary("heal", &version, limit, |summary| summary["failed"] == 1).await;
+    assert_eq!(healed["completed"], 5, "{healed:#}");
+    assert_whole(&deployed.manifest(&prefix).await, "heal", 6);
+    assert_eq!(deployed.waiting(&deployed.stack.retry_queue_url).await, 0);
+}
+
+async fn queue_arn(deployed: &Deployed, url: &str) -> String {
+    let name = aws_sdk_sqs::types::QueueAttributeName::QueueArn;
+    let attributes = deployed.sqs.get_queue_attributes().queue_url(url).attribute_names(name).send().await.unwrap();
+    attributes.attributes.unwrap().into_values().next().unwrap()
+}
+
+async fn poison_is_parked_once(deployed: &Deployed) {
+    let rows = &deployed.stack.rows_queue_url;
+    deployed.sqs.send_message().queue_url(rows).message_body("{\"not\":\"ours\"}").send().await.unwrap();
+    let retry = &deployed.stack.retry_queue_url;
+    let began = Instant::now();
+    let parked = loop {
+        let received = deployed
+            .sqs
+            .receive_message()
+            .queue_url(retry)
+            .message_attribute_names("All")
+            .wait_time_seconds(1)
+            .send()
+            .await
+            .unwrap();
+        if let Some(message) = received.messages.unwrap_or_default().pop() {
+            break message;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "the poison was not parked");
+    };
+    assert_eq!(parked.body.as_deref(), Some("{\"not\":\"ours\"}"));
+    let attributes = parked.message_attributes.unwrap();
+    assert_eq!(attributes["error_code"].string_value.as_deref(), Some("poison"));
+    deployed.sqs.delete_message().queue_url(retry).receipt_handle(parked.receipt_handle.unwrap()).send().await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!((deployed.waiting(rows).await, deployed.waiting(retry).await), (0, 0));
+}
+
+async fn a_thousand_rows(deployed: &Deployed) {
+    let version = deployed.drop_catalog("thousand", catalog("thousand", 1_001)).await;
+    let (prefix, summary) = deployed.ended("thousand", &version, Duration::from_secs(400)).await;
+    assert_eq!((&summary["status"], &summary["completed"]), (&json!("complete"), &json!(1_001)));
+    assert_whole(&deployed.manifest(&prefix).await, "thousand", 1_001);
+    assert_eq!(deployed.keys(&format!("{prefix}parts/")).await.len(), 2);
+}
+
+/// Generators are killed in the middle of calls, connections are cut, 429 storms, and the balance is empty for a while.
+async fn everything_breaks_at_once(deployed: &Deployed) {
+    let storm = |n: usize| match n % 20 {
+        1 => json!([{ "cut": "before" }]),
+        5 => json!([{ "cut": "headers" }]),
+        9 => json!([{ "status": 429, "headers": { "retry-after": "2" } }, { "status": 429 }]),
+        13 => json!([{ "status": 500 }, { "status": 503 }]),
+        _ => json!([{ "delay_ms": 100 }]),
+    };
+    let rules: Vec<_> = (1..=500).map(|n| json!({ "match": format!("/storm/{n}.png"), "answers": storm(n) })).collect();
+    deployed.api.follow(&json!({ "rules": rules }));
+    let billed = || deployed.api.calls()["billed"].as_u64().unwrap();
+    let (before, calls) = (billed(), deployed.api.total());
+    let version = deployed.drop_catalog("storm", catalog("storm", 500)).await;
+    let mut killed = 0;
+    for after in [60, 160] {
+        while deployed.api.total() - calls < after {
+            sleep(Duration::from_millis(5)).await;
+        }
+        killed += kill_generators(deployed.stack.pid);
+    }
+    assert!(killed > 0, "no generator was there to kill");
+    deployed.api.follow(&json!({ "account": "empty" }));
+    sleep(Duration::from_secs(5)).await;
+    let during = deployed.api.total();
+    sleep(Duration::from_secs(10)).await;
+    assert!(deployed.api.total() - during <= 1, "calls go on against an empty balance");
+    assert!(deployed.read("control/breaker.json").await.is_some_and(|file| file.contains("\"open\": true")));
+    deployed.api.follow(&json!({}));
+    let (prefix, summary) = deployed.ended("storm", &version, Duration::from_secs(600)).await;
+    assert_eq!(summary["status"], "complete", "{summary:#}");
+    assert_whole(&deployed.manifest(&prefix).await, "storm", 500);
+    let (billed, unknown) = (billed() - before, summary["unknown_outcomes"].as_u64().unwrap());
+    println!(
+        "500 rows under fire: {killed} generators killed, {billed} calls billed, {unknown} unknown outcomes counted"
+    );
+    assert!(unknown > 0);
+    assert!(billed <= 500 + unknown, "{billed} billed, {unknown} unknown");
+}
+
+/// Kills the generators among the local AWS's own children.
+fn kill_generators(aws: u32) -> usize {
+    let mut parents = BTreeMap::new();
+    let mut generators = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(status) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some(parent) = status.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        parents.insert(pid, parent);
+        if is_generator(&entry.path()) {
+            generators.push(pid);
+        }
+    }
+    let descends = |mut pid: u32| loop {
+        match parents.get(&pid) {
+            Some(&parent) if parent == aws => return true,
+            Some(&parent) if parent > 1 => pid = parent,
+            _ => return false,
+        }
+    };
+    generators.retain(|&pid| descends(pid));
+    for pid in &generators {
+        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+    generators.len()
+}
+
+fn is_generator(process: &Path) -> bool {
+    let Ok(environment) = std::fs::read(process.join("environ")) else { return false };
+    environment.split(|&byte| byte == 0).any(|pair| pair.starts_with(b"RETRY_QUEUE_URL="))
+}
