@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{environment::Environment, run, stub_api};
+use crate::{environment::Environment, redrive, run, simulate, stub_api};
 
 /// From a product CSV to generated pictures and a manifest.
 #[derive(Debug, Parser)]
@@ -21,8 +21,12 @@ pub struct Cli {
 enum Command {
     /// Run a catalog on this machine: a directory is the bucket.
     Run(run::RunArgs),
+    /// Have the failed rows of a deployment run again.
+    Redrive(redrive::RedriveArgs),
     /// Serve the demo API, which draws its pictures itself and costs nothing.
     StubApi(stub_api::StubApiArgs),
+    /// Try to break the product's promises in a simulated world, by the seed.
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Everything was done.
@@ -48,6 +52,11 @@ pub fn run(cli: Cli) -> ExitCode {
     let ended: Result<u8, String> = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args, Environment::of_process()).await.map_err(|error| error.to_string()),
+            Command::Simulate(args) => match simulate::run(&args) {
+                Ok(kept) => Ok(if kept { EXIT_DONE } else { EXIT_COULD_NOT }),
+                Err(error) => Err(error.to_string()),
+            },
+            Command::Redrive(args) => redrive::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
             Command::StubApi(args) => stub_api::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
         }
     });

@@ -4,5 +4,7 @@ pub mod adapters;
 pub mod command;
 pub mod environment;
 pub mod progress;
+pub mod redrive;
 pub mod run;
+pub mod simulate;
 pub mod stub_api;

@@ -5,3 +5,16 @@ pub mod clock;
 pub mod contract;
 pub mod demo_api;
 pub mod stack;
+
+use std::path::PathBuf;
+
+/// The command as the workspace's build made it, beside the directory of the test binaries.
+#[must_use]
+pub fn packshot() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.push("packshot");
+    assert!(path.exists(), "{} is not built; run `make test`, or `cargo build -p packshot` first", path.display());
+    path
+}

@@ -18,14 +18,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The binary beside the test's own directory: cargo builds it for `--workspace`.
 fn packshot() -> Command {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.push("packshot");
-    assert!(path.exists(), "{} is not built; run `make test`, or `cargo build -p packshot` first", path.display());
-    let mut command = Command::new(path);
+    let mut command = Command::new(packshot_tests::packshot());
     command.env_remove("CREATIVEAI_API_KEY").env_remove("PACKSHOT_API_URL").stdin(Stdio::null());
     command
 }

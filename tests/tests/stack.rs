@@ -2,7 +2,7 @@
 //!
 //! One test after the other, on one stack: they share the API, its script and the breaker.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
 use aws_sdk_s3::Client as S3;
 use aws_sdk_sqs::Client as Sqs;
@@ -214,18 +214,17 @@ async fn failed_rows_heal_through_the_retry_queue(deployed: &Deployed) {
     assert_eq!(deployed.waiting(&deployed.stack.retry_queue_url).await, 1);
 
     deployed.api.follow(&json!({}));
-    let arn = queue_arn(deployed, &deployed.stack.retry_queue_url).await;
-    deployed.sqs.start_message_move_task().source_arn(arn).send().await.unwrap();
+    let redriven = Command::new(packshot_tests::packshot())
+        .args(["redrive", "--bucket", &deployed.stack.bucket])
+        .envs([("AWS_ENDPOINT_URL", deployed.stack.endpoint.as_str()), ("AWS_REGION", "us-east-1")])
+        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&redriven.stdout), "1 rows run again.\n", "{redriven:?}");
     let (_, healed) = deployed.summary("heal", &version, limit, |summary| summary["failed"] == 1).await;
     assert_eq!(healed["completed"], 5, "{healed:#}");
     assert_whole(&deployed.manifest(&prefix).await, "heal", 6);
     assert_eq!(deployed.waiting(&deployed.stack.retry_queue_url).await, 0);
-}
-
-async fn queue_arn(deployed: &Deployed, url: &str) -> String {
-    let name = aws_sdk_sqs::types::QueueAttributeName::QueueArn;
-    let attributes = deployed.sqs.get_queue_attributes().queue_url(url).attribute_names(name).send().await.unwrap();
-    attributes.attributes.unwrap().into_values().next().unwrap()
 }
 
 async fn poison_is_parked_once(deployed: &Deployed) {
@@ -329,7 +328,7 @@ fn kill_generators(aws: u32) -> usize {
     };
     generators.retain(|&pid| descends(pid));
     for pid in &generators {
-        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
         assert!(killed.success());
     }
     generators.len()

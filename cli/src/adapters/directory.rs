@@ -389,3 +389,151 @@ fn store_error(error: &io::Error, key: &str) -> StoreError {
         _ => StoreError::Unavailable { detail },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::TryStreamExt as _;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn a_store() -> (TempDir, DirectoryStore) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::new(directory.path().to_owned());
+        (directory, store)
+    }
+
+    async fn put(store: &DirectoryStore, key: &str, body: &str) -> Result<Etag, StoreError> {
+        store.put(key, Bytes::from(body.to_owned()), Precondition::None).await
+    }
+
+    async fn head(store: &DirectoryStore, key: &str) -> ObjectMeta {
+        store.head(key).await.unwrap().unwrap()
+    }
+
+    async fn listed(store: &DirectoryStore, prefix: &str) -> Vec<String> {
+        store.list(prefix, None).await.unwrap().objects.into_iter().map(|object| object.key).collect()
+    }
+
+    #[tokio::test]
+    async fn no_key_leaves_the_directory() {
+        let (directory, store) = a_store();
+        drop(store);
+        let store = DirectoryStore::new(directory.path().join("bucket"));
+        std::fs::write(directory.path().join("outside"), "x").unwrap();
+        put(&store, "a/b", "x").await.unwrap();
+        for key in [
+            "",
+            "/",
+            "..",
+            "../outside",
+            "a/../../outside",
+            "a/./b",
+            "a//b",
+            "/outside",
+            "a/",
+            "a\\b",
+            "..\\outside",
+            "nul\0",
+            ".packshot",
+            ".packshot/x",
+        ] {
+            assert!(matches!(put(&store, key, "x").await, Err(StoreError::Refused { .. })), "{key:?}");
+            assert!(matches!(store.head(key).await, Err(StoreError::Refused { .. })), "{key:?}");
+            assert!(matches!(store.open(key, None).await, Err(StoreError::Refused { .. })), "{key:?}");
+        }
+        for prefix in ["../", "a/../", "..", "/", "a//", ".packshot/", "nul\0/"] {
+            assert_eq!(listed(&store, prefix).await, [""; 0], "{prefix:?}");
+        }
+        assert_eq!(listed(&store, "").await, ["a/b"]);
+        let long = "x".repeat(300);
+        assert!(matches!(put(&store, &long, "x").await, Err(StoreError::Refused { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_file_does_not_stand_where_a_directory_stands() {
+        let (_directory, store) = a_store();
+        put(&store, "a/b", "x").await.unwrap();
+        for key in ["a", "a/b/c"] {
+            assert!(matches!(put(&store, key, "x").await, Err(StoreError::Refused { .. })), "{key}");
+        }
+        assert_eq!(listed(&store, "").await, ["a/b"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_person_changes_is_seen() {
+        let (directory, store) = a_store();
+        let large = "a".repeat(CHUNK + 1);
+        for (key, body) in [("small", "a"), ("large", large.as_str())] {
+            let before = put(&store, key, body).await.unwrap();
+            assert_eq!(head(&store, key).await.etag, before);
+            // The same length, in place: only the time tells.
+            let path = directory.path().join(key);
+            std::fs::write(&path, body.replace('a', "b")).unwrap();
+            let later = head(&store, key).await.last_modified + Duration::from_secs(7);
+            File::options().append(true).open(&path).unwrap().set_modified(later.into()).unwrap();
+            let after = head(&store, key).await;
+            assert_eq!(after.last_modified, later);
+            assert_ne!(after.etag, before);
+            let expected = put(&store, "same", &body.replace('a', "b")).await.unwrap();
+            assert_eq!(after.etag, expected);
+            // A new process comes to the same result.
+            assert_eq!(head(&DirectoryStore::new(directory.path().to_owned()), key).await, after);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_write_leaves_nothing() {
+        let (directory, store) = a_store();
+        let endless = stream::iter([Ok(Bytes::from("x".repeat(CHUNK)))]).chain(stream::pending()).boxed();
+        let write = store.put_stream("results/a", endless, Precondition::None);
+        assert!(tokio::time::timeout(Duration::from_millis(50), write).await.is_err());
+        assert_eq!(listed(&store, "").await, [""; 0]);
+        let incomplete = directory.path().join(PRIVATE).join("incomplete");
+        assert_eq!(fs::read_dir(&incomplete).unwrap().count(), 0);
+
+        std::fs::write(incomplete.join("of a killed process"), "x").unwrap();
+        store.sweep().unwrap();
+        store.sweep().unwrap();
+        assert!(!incomplete.exists());
+        put(&store, "results/a", "x").await.unwrap();
+        assert_eq!(listed(&store, "").await, ["results/a"]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn files_are_as_readable_as_any() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (directory, store) = a_store();
+        put(&store, "a", "x").await.unwrap();
+        std::fs::write(directory.path().join("b"), "x").unwrap();
+        let mode = |name| fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode("a"), mode("b"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_is_no_key_is_not_listed() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let (directory, store) = a_store();
+        put(&store, "a/b", "x").await.unwrap();
+        std::fs::write(directory.path().join("a").join(std::ffi::OsStr::from_bytes(b"\xff")), "x").unwrap();
+        std::fs::write(directory.path().join("a").join("back\\slash"), "x").unwrap();
+        std::os::unix::fs::symlink("..", directory.path().join("a").join("loop")).unwrap();
+        assert_eq!(listed(&store, "").await, ["a/b"]);
+    }
+
+    #[tokio::test]
+    async fn an_open_object_stays_what_it_was() {
+        let (_directory, store) = a_store();
+        let body = "a".repeat(5 * CHUNK);
+        put(&store, "a", &body).await.unwrap();
+        let object = store.open("a", None).await.unwrap().unwrap();
+        put(&store, "a", "other").await.unwrap();
+        let chunks: Vec<Bytes> = object.body.try_collect().await.unwrap();
+        assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK));
+        assert_eq!(chunks.concat(), body.as_bytes());
+    }
+}

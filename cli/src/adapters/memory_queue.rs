@@ -284,3 +284,116 @@ fn refusal(message: &Outgoing) -> Option<String> {
     let texts = std::iter::once(&message.body).chain(message.attributes.values());
     texts.flat_map(|text| text.chars()).find(|&c| refused(c)).map(|c| format!("the character {c:?} is not allowed"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VISIBILITY: Duration = Duration::from_secs(30);
+
+    fn message(body: &str) -> Outgoing {
+        Outgoing { body: body.to_owned(), attributes: BTreeMap::from([("error_code", "timeout".to_owned())]) }
+    }
+
+    fn bodies(deliveries: &[Delivery]) -> Vec<&str> {
+        deliveries.iter().map(|delivery| &*delivery.body).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_come_in_the_order_in_which_they_become_visible() {
+        let queue = MemoryQueue::new(VISIBILITY, None, None);
+        queue.send(&["a", "b", "c", "d"].map(message)).await.unwrap();
+        let received = queue.try_receive(3);
+        assert_eq!(bodies(&received), ["a", "b", "c"]);
+        assert_eq!(queue.depth(), Depth { visible: 1, in_flight: 3, delayed: 0 });
+        queue.delay(&received[0].receipt, Duration::from_secs(5)).await.unwrap();
+        queue.delay(&received[1].receipt, Duration::from_secs(3)).await.unwrap();
+        assert_eq!(queue.depth(), Depth { visible: 1, in_flight: 1, delayed: 2 });
+        let mut order = Vec::new();
+        for _ in 0..4 {
+            let delivery = queue.receive(1).await.remove(0);
+            order.push((delivery.body.clone(), delivery.receipt.clone()));
+            queue.delete(&delivery.receipt);
+        }
+        let order: Vec<_> = order.iter().map(|(body, receipt)| (&**body, &**receipt)).collect();
+        assert_eq!(order, [("d", "4-1"), ("b", "2-2"), ("a", "1-2"), ("c", "3-2")]);
+        assert_eq!(queue.depth(), Depth::default());
+        assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_nobody_can_handle_ends_among_the_dead_letters() {
+        let dead = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
+        let queue = MemoryQueue::new(VISIBILITY, Some(2), Some(dead.clone()));
+        queue.send(&[message("poison")]).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(bodies(&queue.receive(10).await), ["poison"]);
+            assert!(dead.is_empty());
+        }
+        tokio::time::sleep(VISIBILITY).await;
+        queue.send(&[message("good")]).await.unwrap();
+        assert_eq!(bodies(&queue.try_receive(10)), ["good"]);
+        assert_eq!((queue.len(), dead.contents()), (1, vec![message("poison")]));
+
+        // A person sends it back, and it begins anew.
+        assert_eq!(dead.redrive_to(&queue), 1);
+        assert_eq!((queue.len(), dead.len()), (2, 0));
+        assert_eq!(bodies(&queue.try_receive(10)), ["poison"]);
+        assert_eq!(queue.contents(), [message("good"), message("poison")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiting_receiver_learns_of_everything() {
+        let queue = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
+        let waiting = || {
+            let queue = queue.clone();
+            tokio::spawn(async move { (queue.receive(10).await, Instant::now()) })
+        };
+        let began = Instant::now();
+        let receiver = waiting();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        queue.send(&[message("sent")]).await.unwrap();
+        let (received, at) = receiver.await.unwrap();
+        assert_eq!((bodies(&received), at - began), (vec!["sent"], Duration::from_secs(1)));
+
+        let receiver = waiting();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        queue.delay(&received[0].receipt, Duration::from_secs(2)).await.unwrap();
+        let (received, at) = receiver.await.unwrap();
+        assert_eq!(received.len(), 1);
+        assert!(at - began >= Duration::from_secs(4) && at - began < Duration::from_secs(5));
+
+        let receiver = waiting();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        queue.wake();
+        assert_eq!(receiver.await.unwrap().0, []);
+        assert_eq!(queue.receive(10).await, [], "nor does anybody wait later");
+    }
+
+    #[tokio::test]
+    async fn attributes_count_and_are_checked() {
+        let queue = MemoryQueue::new(VISIBILITY, None, None);
+        let with = |value: String, body| Outgoing { body, attributes: BTreeMap::from([("error", value)]) };
+        let room = MAX_MESSAGE_BYTES - "error".len() - "String".len();
+        assert_eq!(queue.send(&[with("x".repeat(99), "x".repeat(room - 99))]).await, Ok(()));
+        for bad in [with("x".repeat(100), "x".repeat(room - 99)), with("\u{b}".into(), "x".into())] {
+            assert!(matches!(queue.send(&[bad]).await, Err(QueueError::Refused { .. })));
+        }
+        assert_eq!(queue.len(), 1);
+        assert!(matches!(queue.delay("nonsense", Duration::ZERO).await, Err(QueueError::Refused { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_queue_is_no_slower() {
+        let queue = MemoryQueue::new(VISIBILITY, None, None);
+        queue.send(&vec![message("x"); 50_000]).await.unwrap();
+        let mut received = 0;
+        while !queue.is_empty() {
+            for delivery in queue.receive(10).await {
+                received += 1;
+                queue.delete(&delivery.receipt);
+            }
+        }
+        assert_eq!(received, 50_000);
+    }
+}

@@ -61,3 +61,34 @@ impl<S: Store> Store for Notifying<S> {
         self.store.list(prefix, after).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::{StreamExt as _, stream};
+    use packshot_aws::clock::SystemClock;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::adapters::MemoryStore;
+
+    #[tokio::test]
+    async fn writes_are_told_and_nothing_else() {
+        let (events, mut arriving) = unbounded_channel();
+        let store = Notifying::new(MemoryStore::new(Arc::new(SystemClock)), events);
+        for key in
+            ["incoming/a.csv", "results/1/a", "control/a", "manifests/a", "ledger/results/a", "images/incoming/a"]
+        {
+            store.put(key, "x".into(), Precondition::Absent).await.unwrap();
+            store.put(key, "x".into(), Precondition::Absent).await.unwrap_err();
+            store.put_stream(key, stream::empty().boxed(), Precondition::None).await.unwrap();
+            store.put_stream(key, stream::empty().boxed(), Precondition::Absent).await.unwrap_err();
+            store.head(key).await.unwrap().unwrap();
+        }
+        let told: Vec<String> = std::iter::from_fn(|| arriving.try_recv().ok()).collect();
+        assert_eq!(told, ["incoming/a.csv", "incoming/a.csv", "results/1/a", "results/1/a"]);
+        drop(arriving);
+        store.put("results/1/a", "y".into(), Precondition::None).await.unwrap();
+    }
+}

@@ -21,13 +21,26 @@ const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0
 
 /// How a call goes.
 enum Answer {
-    Pictures { inline: bool, fewer: bool },
-    Refused { status: u16, code: Option<&'static str>, retry_after: Option<Duration> },
+    Pictures {
+        inline: bool,
+        fewer: bool,
+    },
+    Refused {
+        status: u16,
+        code: Option<&'static str>,
+        retry_after: Option<Duration>,
+    },
     NotSent,
     Misconfigured,
     /// Nothing ever comes back.
-    Silence { billed: bool },
-    Useless { code: &'static str, status: Option<u16>, billed: bool },
+    Silence {
+        billed: bool,
+    },
+    Useless {
+        code: &'static str,
+        status: Option<u16>,
+        billed: bool,
+    },
 }
 
 /// Ends a call in the account, also when the caller dies.
@@ -100,7 +113,11 @@ impl ImageApi for Wire {
                 };
                 let pictures = (1..=n).map(picture).collect();
                 call.sent = false;
-                Ok(Generated { request_id: Some(request_id.clone()), model_actual: Some(request.model.clone()), pictures })
+                Ok(Generated {
+                    request_id: Some(request_id.clone()),
+                    model_actual: Some(request.model.clone()),
+                    pictures,
+                })
             }
         };
         let answer = match fault {
@@ -151,7 +168,8 @@ fn choose(world: &World, fingerprint: &Fingerprint) -> Answer {
             };
         }
         // A property of the request, the same at every call.
-        let character = fingerprint.as_str().bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte)) % 100;
+        let character =
+            fingerprint.as_str().bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte)) % 100;
         if character < weather.blocked {
             return refused(400, Some("moderation_blocked"));
         }
@@ -181,7 +199,9 @@ fn choose(world: &World, fingerprint: &Fingerprint) -> Answer {
             10 => Answer::Useless { code: "connection_lost", status: None, billed: false },
             11 => Answer::Useless { code: "invalid_answer", status: Some(200), billed: true },
             12 => Answer::Useless { code: "no_images", status: Some(200), billed: true },
-            13 => Answer::Refused { status: 500, code: Some("server_error"), retry_after: Some(Duration::from_secs(3)) },
+            13 => {
+                Answer::Refused { status: 500, code: Some("server_error"), retry_after: Some(Duration::from_secs(3)) }
+            }
             14 => Answer::Pictures { inline: true, fewer: false },
             _ => Answer::Pictures { inline: false, fewer: true },
         }

@@ -192,14 +192,19 @@ impl Oracle {
         if let Some(State::Completed(outcome)) = before.map(|before| &before.state) {
             match &entry.state {
                 State::Completed(next) => {
-                    legal = must(next.request_id == outcome.request_id, || format!("{fp}: another outcome over a paid one"));
+                    legal = must(next.request_id == outcome.request_id, || {
+                        format!("{fp}: another outcome over a paid one")
+                    });
                 }
                 State::Claimed(_) => {
                     let old = now.duration_since(outcome.completed_at)
                         >= SignedDuration::try_from(plan.generate.reuse).unwrap_or(SignedDuration::MAX);
                     book.renewals += 1;
                     legal = must(old && !book.owners.contains(&entry.series.job), || {
-                        format!("{fp}: claimed for job {} though a paid outcome is there to be reused", entry.series.job)
+                        format!(
+                            "{fp}: claimed for job {} though a paid outcome is there to be reused",
+                            entry.series.job
+                        )
                     });
                 }
                 State::Released | State::Failed(_) => legal = Err(format!("{fp}: a paid outcome was forgotten")),
@@ -209,7 +214,9 @@ impl Oracle {
             State::Completed(outcome) => {
                 book.owners.insert(outcome.job.clone());
             }
-            State::Claimed(claim) if !before.is_some_and(|before| before.is_claimed_by(&claim.nonce)) => book.claims += 1,
+            State::Claimed(claim) if !before.is_some_and(|before| before.is_claimed_by(&claim.nonce)) => {
+                book.claims += 1
+            }
             _ => {}
         }
         book.entry = Some(entry);
@@ -294,7 +301,12 @@ impl Oracle {
             let created: Job = parse(key, bytes)?;
             let valid = rows.iter().filter(|row| row.verdict.is_ok()).count() as u64;
             must(created.rows == rows.len() as u64 && created.valid == valid, || {
-                format!("{key}: {} rows, {} valid, where the file has {} and {valid}", created.rows, created.valid, rows.len())
+                format!(
+                    "{key}: {} rows, {} valid, where the file has {} and {valid}",
+                    created.rows,
+                    created.valid,
+                    rows.len()
+                )
             })?;
             must(job.created.is_none(), || format!("{key}: written twice"))?;
             job.created = Some(created);
@@ -302,12 +314,15 @@ impl Oracle {
         };
         let index = usize::try_from(row).unwrap_or(usize::MAX) - 1;
         let expected = rows.get(index).ok_or_else(|| format!("{key}: the file has no such row"))?;
-        must(key == keys::result(&id, row, &expected.sku), || format!("{key}: row {row} has the SKU {:?}", expected.sku))?;
+        must(key == keys::result(&id, row, &expected.sku), || {
+            format!("{key}: row {row} has the SKU {:?}", expected.sku)
+        })?;
         let result: RowResult = parse(key, bytes)?;
         if let Some((before, RowResult::Completed(_))) = job.results.get(&row) {
             must(before == bytes, || format!("{key}: a completed result was overwritten"))?;
         }
-        judge_result(&self.plan, &id, row, expected, &result, &self.books, &self.retry).map_err(|what| format!("{key}: {what}"))?;
+        judge_result(&self.plan, &id, row, expected, &result, &self.books, &self.retry)
+            .map_err(|what| format!("{key}: {what}"))?;
         job.results.insert(row, (bytes.clone(), result));
         Ok(())
     }
@@ -347,12 +362,16 @@ impl Oracle {
     fn wrote_latest(&mut self, key: &str, bytes: &[u8]) -> Verdict {
         let latest: Latest = parse(key, bytes)?;
         let job = self.jobs.get(&latest.job).ok_or_else(|| format!("{key}: points to an unknown job"))?;
-        must(latest.dropped_at == job.dropped, || format!("{key}: dropped at {}, not {}", job.dropped, latest.dropped_at))?;
+        must(latest.dropped_at == job.dropped, || {
+            format!("{key}: dropped at {}, not {}", job.dropped, latest.dropped_at)
+        })?;
         must(job.manifest.is_some() && job.summary.as_ref().is_some_and(|summary| summary.manifest.is_some()), || {
             format!("{key}: points to {}, which is not complete", latest.job)
         })?;
         if let Some(before) = self.latest.get(key) {
-            must(before.order() <= latest.order(), || format!("{key}: went back from {} to {}", before.job, latest.job))?;
+            must(before.order() <= latest.order(), || {
+                format!("{key}: went back from {} to {}", before.job, latest.job)
+            })?;
         }
         self.latest.insert(key.to_owned(), latest);
         Ok(())
@@ -368,12 +387,16 @@ impl Oracle {
         for (id, job) in &self.jobs {
             let summary = job.summary.as_ref().ok_or_else(|| format!("job {id}: no summary"))?;
             let Expected::Rows(rows) = &job.expected else { continue };
-            must(job.results.len() == rows.len(), || format!("job {id}: {} of {} rows have a result", job.results.len(), rows.len()))?;
+            must(job.results.len() == rows.len(), || {
+                format!("job {id}: {} of {} rows have a result", job.results.len(), rows.len())
+            })?;
             let (etag, manifest) = job.manifest.as_ref().ok_or_else(|| format!("job {id}: no manifest"))?;
             let results: Vec<u8> = job.results.values().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
             must(*manifest == results, || format!("job {id}: the manifest is not what stands under results/"))?;
             let named = summary.manifest.as_ref().map(|manifest| &manifest.etag);
-            must(named == Some(etag), || format!("job {id}: the summary speaks of another manifest than the one that stands"))?;
+            must(named == Some(etag), || {
+                format!("job {id}: the summary speaks of another manifest than the one that stands")
+            })?;
             self.judge_failed_csv(job).map_err(|what| format!("job {id}: {what}"))?;
             self.judge_latest(job, summary.status).map_err(|what| format!("job {id}: {what}"))?;
             // The guardrail may stop the redriven rows of a file that moderation blocks.
@@ -390,7 +413,9 @@ impl Oracle {
         for n in 0..self.plan.poison.len() {
             let body = super::world::poison(n);
             let times = parked.iter().filter(|parked| **parked == body).count();
-            let calm = self.plan.faults.rate == 0 && self.plan.faults.events == 0 && self.plan.hosts.rows_visibility.as_secs() > 60;
+            let calm = self.plan.faults.rate == 0
+                && self.plan.faults.events == 0
+                && self.plan.hosts.rows_visibility.as_secs() > 60;
             must(times >= 1 && (times == 1 || !calm), || format!("{body:?} is {times} times in the retry queue"))?;
         }
         Ok(())
@@ -436,7 +461,10 @@ fn judge_result(
         (RowResult::Completed(completed), Ok(fp)) => {
             must(completed.sku == expected.sku, || format!("the SKU became {:?}", completed.sku))?;
             must(completed.fingerprint == *fp, || "another request's".into())?;
-            let issued = completed.request_id.as_ref().is_some_and(|id| books.get(fp).is_some_and(|b| b.request_ids.contains(id)));
+            let issued = completed
+                .request_id
+                .as_ref()
+                .is_some_and(|id| books.get(fp).is_some_and(|b| b.request_ids.contains(id)));
             must(issued, || "completed by a call that was never billed".into())?;
             must(completed.image_count > 0, || "completed without a picture".into())
         }
@@ -449,7 +477,9 @@ fn judge_result(
                 return must(failed.error_code == *code, || format!("{}, not {code}", failed.error_code));
             }
             let paused = plan.generate.account_errors == AccountPolicy::Pause;
-            must(!(paused && failed.error_class == ErrorClass::Account), || "failed by the account, which is to pause".into())?;
+            must(!(paused && failed.error_class == ErrorClass::Account), || {
+                "failed by the account, which is to pause".into()
+            })?;
             let parked = retry.get(&(id.clone(), row)).is_some_and(|&round| round > failed.round);
             must(parked || !failed.error_class.may_heal(), || "failed without a place in the retry queue".into())
         }
@@ -479,7 +509,9 @@ fn judge_lines(
             }
             RowResult::Failed(result) => {
                 failed += 1;
-                must(!seen_completed.contains(&row), || format!("{key}: row {row} went back from completed to failed"))?;
+                must(!seen_completed.contains(&row), || {
+                    format!("{key}: row {row} went back from completed to failed")
+                })?;
                 &result.sku
             }
         };

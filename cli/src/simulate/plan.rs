@@ -206,6 +206,11 @@ impl Plan {
         plan
     }
 
+    pub(super) fn rows(&self) -> u64 {
+        let rows = |drop: &Drop| if let Expected::Rows(rows) = &drop.expected { rows.len() as u64 } else { 0 };
+        self.drops.iter().map(rows).sum()
+    }
+
     /// Three rows, two of them alike, and no trouble but workers that die at the given port calls of the run.
     #[must_use]
     pub fn crashing(crashes: Vec<(u64, Moment)>) -> Self {
@@ -370,7 +375,11 @@ fn write_catalog(rows: &[Row], defaults: &Defaults) -> (Vec<u8>, Expected) {
 }
 
 /// What the contract says about a row, in the words of the contract and not of the code under test.
-fn judge(row: &Row, defaults: &Defaults, seen: &mut BTreeMap<String, Fingerprint>) -> Result<Fingerprint, &'static str> {
+fn judge(
+    row: &Row,
+    defaults: &Defaults,
+    seen: &mut BTreeMap<String, Fingerprint>,
+) -> Result<Fingerprint, &'static str> {
     if row.cut {
         return Err("field_count");
     }

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use packshot_pipeline::{
     keys,
     ledger::{Entry, State},
-    ports::{Body, Clock, Etag, Object, ObjectMeta, Outgoing, Page, Ports, Precondition, Queue, QueueError, Store, StoreError},
+    ports::{
+        Body, Clock, Etag, Object, ObjectMeta, Outgoing, Page, Ports, Precondition, Queue, QueueError, Store,
+        StoreError,
+    },
 };
 use tokio::{sync::Notify, time::sleep};
 
@@ -53,7 +56,7 @@ pub(super) enum Call {
 }
 
 /// What goes wrong at a port call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     /// No effect, and the caller is told so.
     Before,
@@ -128,7 +131,11 @@ impl Wire {
             Some(fault @ (Fault::Before | Fault::After)) => {
                 self.trace(call, key, fault.name());
                 let detail = "simulated".to_owned();
-                Err(if fault == Fault::Before { StoreError::Unavailable { detail } } else { StoreError::Unknown { detail } })
+                Err(if fault == Fault::Before {
+                    StoreError::Unavailable { detail }
+                } else {
+                    StoreError::Unknown { detail }
+                })
             }
             Some(Fault::Die(Moment::After)) => self.die(call, key, "died after").await,
             _ => {
@@ -168,7 +175,8 @@ impl Wire {
         }
         let outcome = self.world.write(key, body, precondition).await;
         if outcome.is_ok() {
-            let late = std::mem::take(&mut *self.late_messages.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            let late =
+                std::mem::take(&mut *self.late_messages.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
             if !late.is_empty() {
                 let _ = self.world.rows.send(&late).await;
             }
@@ -225,8 +233,7 @@ impl Wire {
 }
 
 fn is_claim(key: &str, body: &[u8]) -> bool {
-    key.starts_with("ledger/")
-        && matches!(serde_json::from_slice(body), Ok(Entry { state: State::Claimed(_), .. }))
+    key.starts_with("ledger/") && matches!(serde_json::from_slice(body), Ok(Entry { state: State::Claimed(_), .. }))
 }
 
 #[async_trait]
@@ -337,7 +344,11 @@ impl Queue for Pipe {
             Some(Fault::After) => unsent = (0..messages.len()).collect(),
             _ => {}
         }
-        self.wire.trace(self.call, &format!("{} messages", messages.len()), if unsent.is_empty() { "ok" } else { "unsent" });
+        self.wire.trace(
+            self.call,
+            &format!("{} messages", messages.len()),
+            if unsent.is_empty() { "ok" } else { "unsent" },
+        );
         if unsent.is_empty() { Ok(()) } else { Err(QueueError::Unsent { unsent, detail: "simulated".into() }) }
     }
 

@@ -57,6 +57,12 @@ impl Aws {
         SqsQueue::new(self.sqs.clone(), url)
     }
 
+    /// The client of all queues.
+    #[must_use]
+    pub fn sqs(&self) -> &aws_sdk_sqs::Client {
+        &self.sqs
+    }
+
     /// The API key in a secret.
     #[must_use]
     pub fn key(&self, secret_arn: &str) -> SecretKey {

@@ -18,6 +18,8 @@ pub mod key;
 #[cfg(feature = "images")]
 mod pictures;
 #[cfg(feature = "sdk")]
+pub mod redrive;
+#[cfg(feature = "sdk")]
 pub mod s3;
 #[cfg(feature = "sdk")]
 mod sdk_error;

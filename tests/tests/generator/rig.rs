@@ -1,6 +1,47 @@
-//! Ports in memory.
+//! Ports in memory, an images API that follows a script, and a host that does with messages what the queue does.
 
-use packshot_pipeline::request::Request;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use packshot::adapters::{MemoryQueue, MemoryStore, memory_queue::Depth};
+use packshot_pipeline::{
+    generate::generate,
+    json,
+    keys::{self, Catalog, JobId},
+    ledger::Entry,
+    message::RowMessage,
+    ports::{
+        ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Outgoing, Picture, Ports, Precondition, Queue as _,
+        Store as _,
+    },
+    request::Request,
+    result::{Completed, Failed, RowResult},
+    settings::GenerateSettings,
+    worker::Worker,
+};
+use serde_json::Map;
+use tokio::time::{Instant, sleep};
+
+/// The queue's own visibility timeout: far longer than any delay of ours.
+pub(crate) const VISIBILITY: Duration = Duration::from_secs(6 * 900);
+/// What an invocation has.
+pub(crate) const INVOCATION: Duration = Duration::from_secs(900);
+/// How long a successful call takes here.
+pub(crate) const CALL: Duration = Duration::from_secs(40);
+
+pub(crate) const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
 
 /// The request of a product.
 pub(crate) fn request(product: &str) -> Request {
@@ -13,5 +54,327 @@ pub(crate) fn request(product: &str) -> Request {
         n: 2,
         background: None,
         revision: None,
+    }
+}
+
+pub(crate) fn job(name: &str) -> JobId {
+    JobId::of("bucket", name, "1", "")
+}
+
+/// A message of job `a`.
+pub(crate) fn message(row: u64, product: &str) -> RowMessage {
+    let request = request(product);
+    RowMessage {
+        v: 1,
+        job: job("a"),
+        catalog: Catalog::of("incoming/spring/shoes.csv").unwrap(),
+        row,
+        line: row + 1,
+        sku: format!("SKU-{row}"),
+        fingerprint: request.fingerprint(),
+        round: 0,
+        request,
+        input: Map::from_iter([("sku".to_owned(), format!("SKU-{row}").into())]),
+    }
+}
+
+/// One step of the API's script.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    Pictures(Vec<Picture>),
+    Error(ApiError),
+    Panic,
+    Never,
+}
+
+/// An answer with this status, and this `error.code`.
+pub(crate) fn status(status: u16, code: Option<&str>) -> Answer {
+    retry_after(status, code, None)
+}
+
+pub(crate) fn retry_after(status: u16, code: Option<&str>, retry_after: Option<Duration>) -> Answer {
+    let code = code.map(str::to_owned);
+    Answer::Error(ApiError::Answered { status, code, body: format!("no {status}"), retry_after })
+}
+
+pub(crate) fn unknown(code: &'static str, status: Option<u16>) -> Answer {
+    Answer::Error(ApiError::Unknown { code, status, detail: format!("bad: {code}") })
+}
+
+pub(crate) fn not_sent() -> Answer {
+    Answer::Error(ApiError::NotSent { detail: "connection refused".into() })
+}
+
+pub(crate) fn urls(urls: &[&str]) -> Answer {
+    Answer::Pictures(urls.iter().map(|url| Picture::Url((*url).to_owned())).collect())
+}
+
+/// A call that the API saw.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) at: Instant,
+    pub(crate) prompt: String,
+    pub(crate) key: String,
+}
+
+/// Answers each product as scripted, and once the script is used up with as many pictures as asked.
+#[derive(Default)]
+pub(crate) struct ScriptedApi {
+    script: Mutex<BTreeMap<String, VecDeque<Answer>>>,
+    calls: Mutex<Vec<Call>>,
+    pictures: Mutex<BTreeMap<String, Result<Bytes, FetchError>>>,
+    fetches: AtomicU64,
+}
+
+#[async_trait]
+impl ImageApi for ScriptedApi {
+    async fn generate(&self, request: &Request, idempotency_key: &str) -> Result<Generated, ApiError> {
+        let number = {
+            let mut calls = self.calls.lock().unwrap();
+            let (prompt, key) = (request.prompt.clone(), idempotency_key.to_owned());
+            calls.push(Call { at: Instant::now(), prompt, key });
+            calls.len()
+        };
+        let next = self.script.lock().unwrap().get_mut(&request.prompt).and_then(VecDeque::pop_front);
+        let pictures = match next {
+            Some(Answer::Error(error)) => return Err(error),
+            Some(Answer::Panic) => panic!("as scripted"),
+            Some(Answer::Never) => std::future::pending().await,
+            Some(Answer::Pictures(pictures)) => pictures,
+            None => {
+                let url = |n| Picture::Url(format!("https://pictures.test/{number}/{n}.png"));
+                (1..=request.n).map(url).collect()
+            }
+        };
+        sleep(CALL).await;
+        Ok(Generated { request_id: Some(format!("call-{number}")), model_actual: None, pictures })
+    }
+
+    async fn fetch(&self, url: &str, _max_bytes: usize) -> Result<Bytes, FetchError> {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        let picture = self.pictures.lock().unwrap().get(url).cloned();
+        picture.unwrap_or_else(|| Err(FetchError::Refused { detail: format!("nothing at {url}") }))
+    }
+}
+
+/// Tokio's clock as the time of day, and chance that is the same in every run.
+struct TestClock {
+    began: Instant,
+    chance: AtomicU64,
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        "2026-03-01T00:00:00Z".parse::<Timestamp>().unwrap() + self.began.elapsed()
+    }
+
+    fn random(&self) -> u64 {
+        // splitmix64
+        let mut z = self.chance.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// What one invocation did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) took: Duration,
+    /// Ids of the messages that must come back.
+    pub(crate) back: Vec<String>,
+}
+
+/// A world with one generator.
+pub(crate) struct Rig {
+    pub(crate) ports: Ports,
+    pub(crate) settings: GenerateSettings,
+    pub(crate) worker: Worker,
+    pub(crate) api: Arc<ScriptedApi>,
+    pub(crate) rows: Arc<MemoryQueue>,
+    pub(crate) retry: Arc<MemoryQueue>,
+}
+
+impl Rig {
+    /// The default settings, without keeping pictures.
+    pub(crate) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut GenerateSettings)) -> Self {
+        let mut settings = GenerateSettings { archive: false, ..GenerateSettings::default() };
+        change(&mut settings);
+        let clock: Arc<dyn Clock> = Arc::new(TestClock { began: Instant::now(), chance: AtomicU64::new(1) });
+        let api = Arc::new(ScriptedApi::default());
+        let rows = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
+        let retry = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
+        let ports = Ports {
+            store: Arc::new(MemoryStore::new(clock.clone())),
+            rows: rows.clone(),
+            retry: retry.clone(),
+            images: api.clone(),
+            clock: clock.clone(),
+        };
+        let worker = Worker::new(&*clock, &settings);
+        Self { ports, settings, worker, api, rows, retry }
+    }
+
+    /// Another process in the same world.
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            ports: self.ports.clone(),
+            settings: self.settings.clone(),
+            worker: Worker::new(&*self.ports.clock, &self.settings),
+            api: self.api.clone(),
+            rows: self.rows.clone(),
+            retry: self.retry.clone(),
+        }
+    }
+
+    pub(crate) fn script(&self, product: &str, answers: impl IntoIterator<Item = Answer>) {
+        let prompt = request(product).prompt;
+        self.api.script.lock().unwrap().entry(prompt).or_default().extend(answers);
+    }
+
+    pub(crate) fn picture(&self, url: &str, picture: Result<Bytes, FetchError>) {
+        self.api.pictures.lock().unwrap().insert(url.to_owned(), picture);
+    }
+
+    pub(crate) async fn send(&self, messages: &[RowMessage]) {
+        for message in messages {
+            self.send_text(message.encode()).await;
+        }
+    }
+
+    pub(crate) async fn send_text(&self, body: String) {
+        self.rows.send(&[Outgoing { body, attributes: BTreeMap::new() }]).await.unwrap();
+    }
+
+    /// One invocation over what is visible now.
+    pub(crate) async fn batch(&self) -> Batch {
+        self.batch_within(INVOCATION).await
+    }
+
+    pub(crate) async fn batch_within(&self, time: Duration) -> Batch {
+        let deliveries = self.rows.try_receive(10);
+        assert!(!deliveries.is_empty(), "nothing is visible");
+        self.handle(deliveries, time).await
+    }
+
+    async fn handle(&self, deliveries: Vec<Delivery>, time: Duration) -> Batch {
+        let (began, deadline) = (Instant::now(), self.ports.clock.now() + time);
+        let back = generate(&self.ports, &self.settings, &self.worker, deliveries.clone(), deadline).await;
+        assert!(self.ports.clock.now() <= deadline, "the invocation outlived its deadline");
+        for delivery in deliveries.iter().filter(|delivery| !back.contains(&delivery.id)) {
+            self.rows.delete(&delivery.receipt);
+        }
+        Batch { took: began.elapsed(), back }
+    }
+
+    /// Invocations until the queue is empty.
+    pub(crate) async fn drain(&self) {
+        for _ in 0..200 {
+            if self.rows.is_empty() {
+                return;
+            }
+            let deliveries = self.rows.receive(10).await;
+            self.handle(deliveries, INVOCATION).await;
+        }
+        panic!("the queue does not become empty: {:?}", self.rows.depth());
+    }
+
+    /// Sends messages and handles them to the end.
+    pub(crate) async fn run(&self, messages: &[RowMessage]) {
+        self.send(messages).await;
+        self.drain().await;
+    }
+
+    /// An invocation whose process is killed after `alive`.
+    pub(crate) async fn batch_killed_after(&self, alive: Duration) {
+        let deliveries = self.rows.try_receive(10);
+        assert!(!deliveries.is_empty(), "nothing is visible");
+        let batch = self.handle(deliveries, INVOCATION);
+        let killed = tokio::time::timeout(alive, batch).map(|ended| ended.is_err()).await;
+        assert!(killed, "the batch ended before it was killed");
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.api.calls.lock().unwrap().clone()
+    }
+
+    /// How many calls there were for a product.
+    pub(crate) fn calls_for(&self, product: &str) -> usize {
+        let prompt = request(product).prompt;
+        self.calls().iter().filter(|call| call.prompt == prompt).count()
+    }
+
+    /// Times between the starts of calls.
+    pub(crate) fn gaps(&self) -> Vec<Duration> {
+        self.calls().windows(2).map(|pair| pair[1].at - pair[0].at).collect()
+    }
+
+    pub(crate) fn fetches(&self) -> u64 {
+        self.api.fetches.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn read(&self, key: &str) -> Option<Bytes> {
+        let seen = packshot_pipeline::objects::read(&self.ports, key).await.unwrap();
+        seen.map(|seen| seen.bytes)
+    }
+
+    pub(crate) async fn put(&self, key: &str, body: impl Into<Bytes>) {
+        self.ports.store.put(key, body.into(), Precondition::None).await.unwrap();
+    }
+
+    pub(crate) async fn result(&self, message: &RowMessage) -> Option<RowResult> {
+        let bytes = self.read(&keys::result(&message.job, message.row, &message.sku)).await?;
+        Some(serde_json::from_slice(&bytes).unwrap())
+    }
+
+    pub(crate) async fn completed(&self, message: &RowMessage) -> Completed {
+        match self.result(message).await {
+            Some(RowResult::Completed(completed)) => *completed,
+            other => panic!("not completed: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn failed(&self, message: &RowMessage) -> Failed {
+        match self.result(message).await {
+            Some(RowResult::Failed(failed)) => *failed,
+            other => panic!("not failed: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn entry(&self, message: &RowMessage) -> Entry {
+        let bytes = self.read(&keys::ledger(&message.fingerprint)).await.unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    pub(crate) async fn put_entry(&self, entry: &Entry) {
+        self.put(&keys::ledger(&entry.fingerprint), json::to_vec(entry)).await;
+    }
+
+    /// What the retry queue holds: code, class, and the message.
+    pub(crate) fn retried(&self) -> Vec<(String, String, RowMessage)> {
+        let contents = self.retry.contents().into_iter();
+        contents
+            .map(|Outgoing { body, mut attributes }| {
+                let mut attribute = |name| attributes.remove(name).unwrap();
+                (attribute("error_code"), attribute("error_class"), RowMessage::decode(&body).unwrap())
+            })
+            .collect()
+    }
+
+    pub(crate) fn depth(&self) -> Depth {
+        self.rows.depth()
+    }
+
+    /// How long until the first message is visible.
+    pub(crate) async fn until_visible(&self) -> Duration {
+        let began = Instant::now();
+        while self.rows.depth().visible == 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+        began.elapsed()
     }
 }

@@ -1,0 +1,168 @@
+//! `packshot simulate`: the three use cases over a world that does what worlds do, by the seed.
+//!
+//! Everything runs on one thread with Tokio's clock paused, and every chance comes from the seed, so that the same seed is the
+//! same run to the last port call.
+
+use std::{
+    io::Write as _,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use clap::Args;
+use tokio::time::Instant;
+
+mod api;
+mod bug;
+mod oracle;
+mod plan;
+mod trace;
+mod wire;
+mod world;
+
+pub use self::{
+    bug::Bug,
+    oracle::AccountBook,
+    plan::{Moment, Plan},
+    world::{Outcome, Stats},
+};
+
+/// Arguments of `packshot simulate`.
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many seeds.
+    #[arg(long, default_value_t = 1)]
+    pub runs: u64,
+    /// Print every port call.
+    #[arg(long, conflicts_with = "runs")]
+    pub trace: bool,
+}
+
+/// A seed that broke a promise.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Failure {
+    /// Which.
+    pub seed: u64,
+    /// What broke.
+    pub broken: String,
+}
+
+/// What many runs found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// In sum.
+    pub stats: Stats,
+    /// Runs made.
+    pub runs: u64,
+    /// In the order of the seeds.
+    pub failures: Vec<Failure>,
+}
+
+/// Runs one plan, on a thread of its own, because the caller's may belong to a runtime.
+pub fn run_plan(plan: Plan, keep_trace: bool) -> Outcome {
+    let ran = thread::scope(|scope| scope.spawn(|| run_here(plan, keep_trace)).join());
+    ran.unwrap_or_else(|_| could_not_run("it panicked".into()))
+}
+
+fn could_not_run(why: String) -> Outcome {
+    Outcome { broken: Some(why), hash: 0, trace: Vec::new(), stats: Stats::default() }
+}
+
+fn run_here(plan: Plan, keep_trace: bool) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    match runtime {
+        Ok(runtime) => tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
+            runtime.block_on(world::run(plan, keep_trace))
+        }),
+        Err(error) => could_not_run(format!("no runtime: {error}")),
+    }
+}
+
+/// Runs many plans on all cores; stops early when `enough` failures are found.
+pub fn run_many(plans: u64, enough: usize, plan: impl Fn(u64) -> Plan + Sync) -> Findings {
+    let next = AtomicU64::new(0);
+    let findings = Mutex::new(Findings::default());
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                let mut own = Findings::default();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let found = findings.lock().unwrap_or_else(PoisonError::into_inner).failures.len();
+                    if number >= plans || found >= enough {
+                        break;
+                    }
+                    let plan = plan(number);
+                    let seed = plan.seed;
+                    let outcome = run_here(plan, false);
+                    own.runs += 1;
+                    own.stats.add(&outcome.stats);
+                    if let Some(broken) = outcome.broken {
+                        let mut all = findings.lock().unwrap_or_else(PoisonError::into_inner);
+                        all.failures.push(Failure { seed, broken });
+                    }
+                }
+                let mut all = findings.lock().unwrap_or_else(PoisonError::into_inner);
+                all.runs += own.runs;
+                all.stats.add(&own.stats);
+            });
+        }
+    });
+    let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+    findings.failures.sort();
+    findings
+}
+
+/// Failures after which looking for more is a waste of time.
+const ENOUGH: usize = 20;
+
+/// Runs the seeds, prints what happened, and says whether every promise was kept.
+pub fn run(args: &SimulateArgs) -> std::io::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    if args.trace {
+        let outcome = run_plan(Plan::of(args.seed), true);
+        for line in &outcome.trace {
+            writeln!(out, "{line}")?;
+        }
+        writeln!(out, "trace hash {:016x}", outcome.hash)?;
+        if let Some(broken) = &outcome.broken {
+            writeln!(out, "seed {}: {broken}", args.seed)?;
+        }
+        return Ok(outcome.broken.is_none());
+    }
+    let began = Instant::now();
+    let findings = run_many(args.runs, ENOUGH, |number| Plan::of(args.seed.wrapping_add(number)));
+    let seconds = began.elapsed().as_secs_f64();
+    let Findings { stats, runs, failures } = &findings;
+    writeln!(
+        out,
+        "{runs} runs in {seconds:.1} s ({:.0} a second): {} files with {} rows, {} port calls, {} API calls, {} billed, {} unknown outcomes \
+         counted, {} messages redriven, {:.0} simulated hours",
+        *runs as f64 / seconds,
+        stats.files,
+        stats.rows,
+        stats.port_calls,
+        stats.api_calls,
+        stats.billed,
+        stats.unknown,
+        stats.redriven,
+        stats.virtual_time.as_secs_f64() / 3600.0
+    )?;
+    for (kind, count) in &stats.faults {
+        writeln!(out, "{count:>12} {kind}")?;
+    }
+    for Failure { seed, broken } in failures {
+        writeln!(out, "seed {seed}: {broken}\n    replay: packshot simulate --seed {seed} --trace")?;
+    }
+    if failures.is_empty() {
+        writeln!(out, "every promise was kept")?;
+    }
+    Ok(failures.is_empty())
+}
