@@ -1,4 +1,5 @@
 //! Every adapter of a port keeps the port's contract; and what is split, generated and merged is what was dropped.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
 use std::{sync::Arc, time::Duration};
 

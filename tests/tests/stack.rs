@@ -108,7 +108,9 @@ impl Deployed {
 }
 
 fn catalog(name: &str, rows: usize) -> String {
-    let row = |n| format!("{name}-{n:05},Product {n},https://cdn.example.com/{name}/{n}.png,Brand,1\n");
+    // So that a stack may be used for more than one run: what another run paid for is not reused.
+    let run = std::process::id();
+    let row = |n| format!("{name}-{n:05},Product {n},https://cdn.example.com/{name}/{n}.png?run={run},Brand,1\n");
     std::iter::once("sku,title,image_url,brand,n\n".to_owned()).chain((1..=rows).map(row)).collect()
 }
 
@@ -202,6 +204,8 @@ async fn a_file_that_is_no_catalog(deployed: &Deployed) {
 }
 
 async fn failed_rows_heal_through_the_retry_queue(deployed: &Deployed) {
+    // What an earlier run left there.
+    deployed.sqs.purge_queue().queue_url(&deployed.stack.retry_queue_url).send().await.unwrap();
     deployed.api.follow(&json!({ "rules": [
         { "match": "/heal/3.png", "answers": [{ "status": 503 }], "then": "repeat" },
         { "match": "/heal/5.png", "answers": [{ "status": 400, "json": { "error": { "code": "moderation_blocked" } } }], "then": "repeat" },

@@ -176,6 +176,7 @@ impl Plan {
             slowest: request_timeout / 2,
         };
         let generate_timeout = request_timeout + 30 * SECOND + pick(rng, &[5, 60, 300, 600]) * SECOND;
+        let window = pick(rng, &[0, 1, 20]) * SECOND;
         let hosts = Hosts {
             splitters: 2,
             generators: if local { 1 } else { rng.usize(1..=4) },
@@ -183,12 +184,12 @@ impl Plan {
             mergers: 2,
             batch: if local { 1 } else { rng.usize(1..=5) },
             merge_batch: rng.usize(1..=10),
-            window: pick(rng, &[0, 1, 20]) * SECOND,
+            window,
             split_timeout: pick(rng, &[21, 60, 900]) * SECOND,
             generate_timeout,
             // The template's rule is six times the timeout; shorter ones hand a message to two workers at once.
             rows_visibility: pick(rng, &[generate_timeout * 6, generate_timeout * 6, 45 * SECOND]),
-            merge_visibility: pick(rng, &[10, 60, 360]) * SECOND,
+            merge_visibility: window + pick(rng, &[20, 60, 360]) * SECOND,
         };
         let drops = drops(rng, &generate, &split);
         let poison = (0..pick(rng, &[0, 0, 0, 1, 2])).map(|_| up_to(rng, 5 * MINUTE)).collect();

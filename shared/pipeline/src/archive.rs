@@ -22,7 +22,7 @@ const TRIES: usize = 3;
 /// A picture that was kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Asset {
-    /// Its position in the API's answer, from 1.
+    /// Its position in the API's answer, from 1; in a mixed answer those with an address come first.
     pub n: usize,
     /// Key of the original bytes.
     pub key: String,

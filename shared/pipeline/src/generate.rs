@@ -244,11 +244,10 @@ impl<'a> Row<'a> {
     /// The ledger's entry; the inner error is an object that we must not touch, as the failure of this row.
     async fn read_ledger(&self) -> Result<Result<Known, Failure>, StoreError> {
         let Some(seen) = objects::read(self.host.ports, &self.ledger_key).await? else { return Ok(Ok(None)) };
-        let problem = match serde_json::from_slice::<Entry>(&seen.bytes) {
-            Ok(entry) if entry.v != ledger::VERSION => format!("version {}", entry.v),
+        let problem = match ledger::read(&seen.bytes) {
             Ok(entry) if entry.fingerprint != self.message.fingerprint => "another fingerprint".to_owned(),
             Ok(entry) => return Ok(Ok(Some((entry, seen.etag)))),
-            Err(error) => error.to_string(),
+            Err(problem) => problem,
         };
         Ok(Err(Failure {
             row: self.message.row,
@@ -397,7 +396,7 @@ impl<'a> Row<'a> {
             }
             Verdict::Account => {
                 // The breaker first: if this worker dies here, the claim dies with it, but nobody burns on.
-                let code = classify::error_code(&error);
+                let code = shorten_code(&error);
                 let reason = shorten(error.to_string());
                 let hold = worker.breaker.trip(ports, probe, &code, &reason).await;
                 match self.release(held, |entry| entry.calls -= 1).await? {
@@ -493,9 +492,10 @@ impl<'a> Row<'a> {
     async fn record(&self, held: Held, generated: Generated, latency_ms: u64) -> Result<Fate, Trouble> {
         let ports = self.host.ports;
         let completed_at = ports.clock.now();
-        let numbered = generated.pictures.iter().cloned().zip(1..).map(|(picture, n)| (n, picture));
+        let (urls, inline): (Vec<_>, Vec<_>) =
+            generated.pictures.iter().cloned().partition(|picture| matches!(picture, Picture::Url(_)));
         // These exist nowhere but in this answer; those behind addresses can be fetched again after a death.
-        let inline: Vec<_> = numbered.filter(|(_, picture)| matches!(picture, Picture::Inline(_))).collect();
+        let inline: Vec<_> = (urls.len() + 1..).zip(inline).collect();
         let kept = archive::keep(ports, &self.message.catalog, &self.message.sku, &inline).await;
         let outcome = Outcome {
             job: self.message.job.clone(),
@@ -565,7 +565,8 @@ impl<'a> Row<'a> {
     async fn complete(&self, mut outcome: Outcome, calls: u32, unknown: u32) -> Result<Fate, Trouble> {
         let Host { ports, settings, worker, .. } = self.host;
         let paid_here = outcome.job == self.message.job && outcome.row == self.message.row;
-        if settings.archive && outcome.assets.len() < outcome.image_urls.len() {
+        let urls = outcome.image_urls.len();
+        if settings.archive && outcome.assets.iter().filter(|asset| asset.n <= urls).count() < urls {
             self.keep_pictures(&mut outcome, paid_here).await;
         }
         let result = RowResult::Completed(Box::new(Completed {
@@ -608,7 +609,14 @@ impl<'a> Row<'a> {
         let pictures: Vec<_> = urls.collect();
         let keep = archive::keep(ports, &self.message.catalog, &self.message.sku, &pictures);
         match tokio::time::timeout(ARCHIVE_TIMEOUT.min(self.host.left().saturating_sub(AFTER_CALL / 2)), keep).await {
-            Ok(kept) => (outcome.assets, outcome.archive_error) = (kept.assets, kept.error),
+            Ok(kept) => {
+                let urls = outcome.image_urls.len();
+                outcome.assets.retain(|asset| asset.n > urls);
+                // What came inline cannot be tried again, so what was said about it still holds.
+                let lost = outcome.archive_error.take().filter(|_| urls + outcome.assets.len() < outcome.image_count);
+                outcome.archive_error = lost.into_iter().chain(kept.error).reduce(|a, b| format!("{a}; {b}"));
+                outcome.assets.splice(0..0, kept.assets);
+            }
             Err(_) => outcome.archive_error = Some("the pictures could not be fetched in time".into()),
         }
         if !paid_here || outcome.assets.is_empty() {
@@ -692,7 +700,7 @@ impl<'a> Row<'a> {
         Failure {
             http_status,
             latency_ms: Some(latency_ms),
-            ..self.failure(&classify::error_code(error), class, shorten(error.to_string()))
+            ..self.failure(&shorten_code(error), class, shorten(error.to_string()))
         }
     }
 
@@ -708,12 +716,17 @@ impl<'a> Row<'a> {
 
 fn attributes(code: &str, class: ErrorClass) -> BTreeMap<&'static str, String> {
     let class = class.as_str().to_owned();
-    let code = if code.is_empty() {
-        "unnamed".to_owned()
-    } else {
-        shorten(code.chars().filter(|c| !c.is_control()).collect())
-    };
+    // SQS refuses these characters, and an empty value.
+    let mut code: String = code.chars().filter(|c| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')).collect();
+    if code.is_empty() {
+        code = "unnamed".to_owned();
+    }
     BTreeMap::from([("error_code", code), ("error_class", class)])
+}
+
+/// A word; but it is the API that chooses it.
+fn shorten_code(error: &ApiError) -> String {
+    shorten(classify::error_code(error))
 }
 
 /// Cuts a text at a character boundary.

@@ -173,6 +173,19 @@ impl Entry {
     }
 }
 
+/// Reads an entry, or says why it is not one that this version understands.
+pub(crate) fn read(bytes: &[u8]) -> Result<Entry, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        v: u32,
+    }
+    // First, because a newer version may look different in every other way.
+    match serde_json::from_slice::<Versioned>(bytes) {
+        Ok(Versioned { v }) if v != VERSION => Err(format!("version {v}")),
+        _ => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
+    }
+}
+
 /// The protocol: what to do about a fingerprint whose entry reads like this.
 #[must_use]
 pub fn decide(

@@ -28,12 +28,12 @@ const LEASE: i64 = 2;
 /// Calls after the first that failed for a passing reason.
 const RETRIES: u32 = 1;
 
-/// How the two deliveries relate; their fingerprint is the same.
+/// What the two deliveries are of; their fingerprint is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deliveries {
-    OfOneRow,
-    OfTwoRows,
-    OfTwoJobs,
+    OneRow,
+    TwoRows,
+    TwoJobs,
 }
 
 /// Something forgotten, to see that the properties notice.
@@ -244,11 +244,11 @@ impl Protocol {
 
     /// The row's place in the results.
     fn row(&self, i: usize) -> usize {
-        if self.deliveries == Deliveries::OfOneRow { 0 } else { i }
+        if self.deliveries == Deliveries::OneRow { 0 } else { i }
     }
 
     fn asker(&self, i: usize) -> Asker {
-        let job = if self.deliveries == Deliveries::OfTwoJobs { i } else { 0 };
+        let job = if self.deliveries == Deliveries::TwoJobs { i } else { 0 };
         let job = JobId::of("bucket", "incoming/a.csv", &job.to_string(), "");
         Asker { series: Series { job, round: 0 }, row: self.row(i) as u64 + 1, worker: i.to_string() }
     }
@@ -584,9 +584,9 @@ fn holds(deliveries: Deliveries, faults: u8) {
         println!("{deliveries:?}, unknown_retries {unknown_retries}: {} states", checker.unique_state_count());
         for property in protocol().properties() {
             let possible = match property.name {
-                "shared" => deliveries != Deliveries::OfOneRow,
+                "shared" => deliveries != Deliveries::OneRow,
                 // With no call after an unknown outcome, only another job asks anew.
-                "billed twice" => unknown_retries > 0 || deliveries == Deliveries::OfTwoJobs,
+                "billed twice" => unknown_retries > 0 || deliveries == Deliveries::TwoJobs,
                 "calls overlap after a lease" => unknown_retries > 0,
                 _ => !property.expectation.discovery_is_failure(),
             };
@@ -630,17 +630,17 @@ fn ends(protocol: &Protocol) -> bool {
 
 #[test]
 fn one_row_delivered_twice() {
-    holds(Deliveries::OfOneRow, 3);
+    holds(Deliveries::OneRow, 3);
 }
 
 #[test]
 fn two_rows_with_one_request() {
-    holds(Deliveries::OfTwoRows, 3);
+    holds(Deliveries::TwoRows, 3);
 }
 
 #[test]
 fn two_jobs_with_one_request() {
-    holds(Deliveries::OfTwoJobs, 2);
+    holds(Deliveries::TwoJobs, 2);
 }
 
 #[test]
@@ -653,9 +653,9 @@ fn what_is_forgotten_is_noticed() {
         (Bug::NoLeaseCheck, 1, "no call while the ledger is completed"),
         (Bug::Uncounted, 0, "what is billed beyond one is counted"),
     ] {
-        let sound = Protocol::new(Deliveries::OfTwoRows, 1, faults);
+        let sound = Protocol::new(Deliveries::TwoRows, 1, faults);
         sound.checker().spawn_bfs().join().assert_no_discovery(property);
-        let buggy = Protocol { bug: Some(bug), ..Protocol::new(Deliveries::OfTwoRows, 1, faults) };
+        let buggy = Protocol { bug: Some(bug), ..Protocol::new(Deliveries::TwoRows, 1, faults) };
         // A bug may make the world endless, so the search ends with what it looks for.
         let found = buggy.checker().finish_when(HasDiscoveries::AllOf(BTreeSet::from([property]))).spawn_bfs().join();
         let path = found.assert_any_discovery(property);

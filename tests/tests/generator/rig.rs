@@ -22,7 +22,6 @@ use packshot_pipeline::{
     message::RowMessage,
     ports::{
         ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Outgoing, Picture, Ports, Precondition, Queue as _,
-        Store as _,
     },
     request::Request,
     result::{Completed, Failed, RowResult},
@@ -121,6 +120,7 @@ pub(crate) struct Call {
 #[derive(Default)]
 pub(crate) struct ScriptedApi {
     script: Mutex<BTreeMap<String, VecDeque<Answer>>>,
+    to_all: Mutex<Option<Answer>>,
     calls: Mutex<Vec<Call>>,
     pictures: Mutex<BTreeMap<String, Result<Bytes, FetchError>>>,
     fetches: AtomicU64,
@@ -135,8 +135,11 @@ impl ImageApi for ScriptedApi {
             calls.push(Call { at: Instant::now(), prompt, key });
             calls.len()
         };
+        // So that calls of one batch are under way together, even where no time passes.
+        tokio::task::yield_now().await;
         let next = self.script.lock().unwrap().get_mut(&request.prompt).and_then(VecDeque::pop_front);
-        let pictures = match next {
+        let to_all = self.to_all.lock().unwrap().clone();
+        let pictures = match next.or(to_all) {
             Some(Answer::Error(error)) => return Err(error),
             Some(Answer::Panic) => panic!("as scripted"),
             Some(Answer::Never) => std::future::pending().await,
@@ -234,6 +237,11 @@ impl Rig {
     pub(crate) fn script(&self, product: &str, answers: impl IntoIterator<Item = Answer>) {
         let prompt = request(product).prompt;
         self.api.script.lock().unwrap().entry(prompt).or_default().extend(answers);
+    }
+
+    /// From now on the API answers so wherever the script is used up.
+    pub(crate) fn answer_all(&self, answer: Option<Answer>) {
+        *self.api.to_all.lock().unwrap() = answer;
     }
 
     pub(crate) fn picture(&self, url: &str, picture: Result<Bytes, FetchError>) {

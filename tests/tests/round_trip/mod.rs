@@ -224,7 +224,7 @@ fn timeless(manifest: &str) -> Vec<Value> {
             }
             if fields["status"] == "completed" {
                 let (reused, attempts) = (fields.remove("reused").unwrap(), fields.remove("attempts").unwrap());
-                assert_eq!(reused == Value::Bool(true), attempts == Value::from(0));
+                assert_eq!(reused == Value::Bool(true), attempts == 0);
                 if reused == Value::Bool(false) {
                     assert!(paid.insert(fields["fingerprint"].to_string()), "two rows say that they paid for the same");
                 }
