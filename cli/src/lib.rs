@@ -3,6 +3,7 @@
 pub mod adapters;
 pub mod command;
 pub mod environment;
+pub mod overrides;
 pub mod progress;
 pub mod redrive;
 pub mod run;

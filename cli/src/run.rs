@@ -36,13 +36,12 @@ use crate::{
     adapters::{DirectoryStore, MemoryQueue, Notifying},
     command::{EXIT_ACCOUNT, EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED},
     environment::Environment,
+    overrides::{DEMO, Overrides},
     progress::Progress,
     stub_api::{StubApi, StubOptions},
 };
 
 const DEFAULT_API_URL: &str = "https://api.creativeai.run";
-/// What the demo API takes for a key, and what keeps its pictures out of paid runs.
-const DEMO: &str = "demo";
 const BUCKET: &str = "local";
 const LOCK: &str = ".packshot.lock";
 /// How often results are merged and the progress is shown.
@@ -81,33 +80,15 @@ pub struct RunArgs {
     /// Calls at once.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
-    /// Pictures per row, for rows that do not say.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=4))]
-    pub n: Option<u8>,
-    /// Model, for rows that do not say.
-    #[arg(long)]
-    pub model: Option<String>,
-    /// Picture size, for rows that do not say.
-    #[arg(long)]
-    pub size: Option<String>,
-    /// Quality, for rows that do not say.
-    #[arg(long)]
-    pub quality: Option<String>,
-    /// Background, for rows that do not say; for example transparent.
-    #[arg(long)]
-    pub background: Option<String>,
-    /// A minijinja template for the prompt, over the row's columns.
-    #[arg(long, value_name = "TEMPLATE")]
-    pub prompt_template: Option<String>,
+    /// What to ask for.
+    #[command(flatten)]
+    pub overrides: Overrides,
     /// Calls started per minute, at most.
     #[arg(long, value_name = "N")]
     pub rpm: Option<NonZeroU32>,
     /// Make every row anew, whatever has been paid for already.
     #[arg(long, conflicts_with = "revision")]
     pub fresh: bool,
-    /// Part of what a row is known by: another revision makes every row anew, the same one goes on.
-    #[arg(long, value_name = "TEXT")]
-    pub revision: Option<String>,
     /// What an empty balance does: stop calling and keep the rest for later, or fail each row.
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnAccountError::Pause)]
     pub account_errors: OnAccountError,
@@ -159,7 +140,7 @@ pub enum RunError {
         /// The file.
         path: String,
         /// Why.
-        problem: NotACatalog,
+        problem: Box<NotACatalog>,
         /// Where the summary stands.
         summary: String,
     },
@@ -269,24 +250,9 @@ fn generate_settings(args: &RunArgs) -> GenerateSettings {
 }
 
 fn defaults(args: &RunArgs, api: &Api) -> Defaults {
-    let vendor = Defaults::default();
-    let asked = match (&args.revision, args.fresh) {
-        (Some(revision), _) => Some(revision.clone()),
-        (None, true) => Some(SystemClock.now().to_string()),
-        (None, false) => None,
-    };
-    // The demo's pictures must never be taken for paid ones.
-    let demo = api.demo.is_some().then(|| DEMO.to_owned());
-    let revision = [demo, asked].into_iter().flatten().reduce(|a, b| format!("{a}/{b}"));
-    Defaults {
-        model: args.model.clone().unwrap_or(vendor.model),
-        size: args.size.clone().unwrap_or(vendor.size),
-        quality: args.quality.clone().unwrap_or(vendor.quality),
-        background: args.background.clone(),
-        n: args.n.unwrap_or(vendor.n),
-        prompt_template: args.prompt_template.clone(),
-        revision,
-    }
+    let fresh = args.fresh.then(|| SystemClock.now().to_string());
+    let overrides = Overrides { revision: args.overrides.revision.clone().or(fresh), ..args.overrides.clone() };
+    overrides.defaults(api.demo.is_some())
 }
 
 /// How the work ended.
@@ -397,11 +363,11 @@ impl Host {
             SplitReport::Split(job) => job,
             SplitReport::Rejected { job, catalog, problem } => {
                 let summary = self.path(&Manifests::of(&catalog, &job).summary());
-                return Err(RunError::Rejected { path, problem, summary });
+                return Err(RunError::Rejected { path, problem: Box::new(problem), summary });
             }
             SplitReport::Nothing(why) => {
                 let problem = NotACatalog::new("not_a_catalog", why);
-                return Err(RunError::Rejected { path, problem, summary: self.out.display().to_string() });
+                return Err(RunError::Rejected { path, problem: Box::new(problem), summary: self.out.display().to_string() });
             }
         };
         progress.say(&announcement(&job));

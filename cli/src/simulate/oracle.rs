@@ -85,8 +85,8 @@ struct Book {
     billed: u32,
     /// Calls that ended without an answer that anybody could use.
     lost: u32,
-    /// Times that an outcome was rightly made anew.
-    renewals: u32,
+    /// Jobs that rightly had an outcome made anew.
+    renewed_by: BTreeSet<JobId>,
     counted: u32,
     counted_by_series: BTreeMap<(JobId, u64), u32>,
     owners: BTreeSet<JobId>,
@@ -175,49 +175,48 @@ impl Oracle {
         let entry: Entry = parse(key, bytes)?;
         let (plan, fp) = (&self.plan, entry.fingerprint.clone());
         let book = self.books.entry(fp.clone()).or_default();
+        let unknown = |entry: &Entry, of: &JobId| {
+            let others = entry.others.iter().map(|page| (&page.series, page.unknown));
+            let mut pages = std::iter::once((&entry.series, entry.unknown)).chain(others);
+            pages.find(|(series, _)| series.job == *of).map(|(_, unknown)| unknown)
+        };
         let before = book.entry.as_ref();
-        let unknown_before = before.map_or(0, |before| before.unknown);
-        // A new series begins at nothing; then what it holds is what it counts.
-        let counted = entry.unknown.checked_sub(unknown_before).unwrap_or(entry.unknown);
-        book.counted += counted;
-        self.counts.unknown += u64::from(counted);
-        let series = (entry.series.job.clone(), entry.series.round);
-        let by_series = book.counted_by_series.entry(series.clone()).or_default();
-        *by_series += counted;
         let limit = plan.generate.unknown_outcome_retries + 1;
-        let within = must(*by_series <= limit, || {
-            format!("{fp}: series {series:?} has {by_series} unknown outcomes, {limit} are allowed")
-        });
-        let mut legal = Ok(());
-        if let Some(State::Completed(outcome)) = before.map(|before| &before.state) {
-            match &entry.state {
-                State::Completed(next) => {
-                    legal = must(next.request_id == outcome.request_id, || {
-                        format!("{fp}: another outcome over a paid one")
-                    });
-                }
-                State::Claimed(_) => {
-                    let old = now.duration_since(outcome.completed_at)
-                        >= SignedDuration::try_from(plan.generate.reuse).unwrap_or(SignedDuration::MAX);
-                    book.renewals += 1;
-                    legal = must(old && !book.owners.contains(&entry.series.job), || {
-                        format!(
-                            "{fp}: claimed for job {} though a paid outcome is there to be reused",
-                            entry.series.job
-                        )
-                    });
-                }
-                State::Released | State::Failed(_) => legal = Err(format!("{fp}: a paid outcome was forgotten")),
-            }
+        let mut within = Ok(());
+        for series in std::iter::once(&entry.series).chain(entry.others.iter().map(|page| &page.series)) {
+            let old = before.and_then(|before| unknown(before, &series.job)).unwrap_or_default();
+            let counted = unknown(&entry, &series.job).unwrap_or_default().saturating_sub(old);
+            book.counted += counted;
+            self.counts.unknown += u64::from(counted);
+            let by_series = book.counted_by_series.entry((series.job.clone(), series.round)).or_default();
+            *by_series += counted;
+            within = within.and(must(*by_series <= limit, || {
+                format!("{fp}: series {series:?} has {by_series} unknown outcomes, {limit} are allowed")
+            }));
         }
-        match &entry.state {
-            State::Completed(outcome) => {
-                book.owners.insert(outcome.job.clone());
+        let outcomes = |entry: &Entry| {
+            let states = std::iter::once(&entry.state).chain(entry.others.iter().map(|page| &page.state));
+            let paid =
+                states.filter_map(|state| if let State::Completed(outcome) = state { Some(outcome) } else { None });
+            paid.cloned().collect::<Vec<_>>()
+        };
+        let (old, new) = (before.map(outcomes).unwrap_or_default(), outcomes(&entry));
+        let forgotten = old.iter().find(|old| new.iter().all(|new| new.request_id != old.request_id));
+        let mut legal = must(forgotten.is_none(), || format!("{fp}: a paid outcome was forgotten"));
+        book.owners.extend(new.iter().map(|outcome| outcome.job.clone()));
+        if let State::Claimed(claim) = &entry.state
+            && !before.is_some_and(|before| before.is_claimed_by(&claim.nonce))
+        {
+            book.claims += 1;
+            let reuse = SignedDuration::try_from(plan.generate.reuse).unwrap_or(SignedDuration::MAX);
+            let job = &entry.series.job;
+            let fresh = old.iter().any(|old| now.duration_since(old.completed_at) < reuse);
+            legal = legal.and(must(!fresh && !book.owners.contains(job), || {
+                format!("{fp}: claimed for job {job} though a paid outcome is there to be reused")
+            }));
+            if !old.is_empty() {
+                book.renewed_by.insert(job.clone());
             }
-            State::Claimed(claim) if !before.is_some_and(|before| before.is_claimed_by(&claim.nonce)) => {
-                book.claims += 1
-            }
-            _ => {}
         }
         book.entry = Some(entry);
         legal.and(within)
@@ -268,7 +267,7 @@ impl Oracle {
         let book = self.books.entry(fp.clone()).or_default();
         book.request_ids.insert(request_id.to_owned());
         book.billed += 1;
-        let allowed = 1 + book.renewals + book.counted;
+        let allowed = 1 + book.renewed_by.len() as u32 + book.counted;
         let billed = book.billed;
         self.note(must(billed <= allowed, || format!("{fp}: billed {billed} times where {allowed} are accounted for")));
     }

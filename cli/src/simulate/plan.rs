@@ -398,7 +398,8 @@ fn judge(
         prompt: format!(
             "E-commerce hero product photo of {}. Brand identity: {}. Photorealistic, centered composition, clean edges, no \
              watermark, no extra text.",
-            row.title, row.brand
+            row.title.trim(),
+            row.brand
         ),
         image_url: row.image_url.clone(),
         size: defaults.size.clone(),

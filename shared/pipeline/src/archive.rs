@@ -21,6 +21,7 @@ const TRIES: usize = 3;
 
 /// A picture that was kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Asset {
     /// Its position in the API's answer, from 1; in a mixed answer those with an address come first.
     pub n: usize,

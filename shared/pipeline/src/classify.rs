@@ -8,6 +8,7 @@ use crate::ports::ApiError;
 
 /// Who has to act on a failed row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorClass {
     /// The row itself: it will fail again until someone changes it.

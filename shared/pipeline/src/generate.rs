@@ -11,7 +11,7 @@ use crate::{
     breaker::Pass,
     classify::{self, ErrorClass, Verdict},
     json, keys,
-    ledger::{self, Asker, Claim, Entry, Failure, Limits, Outcome, Series, State, Step},
+    ledger::{self, Asker, Claim, Entry, Failure, GivenUp, Limits, Outcome, Paid, Series, State, Step},
     message::RowMessage,
     objects::{self, Seen},
     ports::{ApiError, Delivery, Etag, Generated, Outgoing, Picture, Ports, Precondition, QueueError, StoreError},
@@ -83,20 +83,20 @@ impl Host<'_> {
         let delay = match handled {
             Ok(Ok(Fate::Done)) => return None,
             Ok(Ok(Fate::Back(delay))) => {
-                tracing::info!(message = delivery.id, seconds = delay.as_secs(), "the message comes back later");
+                tracing::info!(message_id = delivery.id, seconds = delay.as_secs(), "the message comes back later");
                 delay
             }
             Ok(Err(trouble)) => {
-                tracing::warn!(message = delivery.id, error = %trouble, "the message comes back");
+                tracing::warn!(message_id = delivery.id, error = %trouble, "the message comes back");
                 AFTER_TROUBLE
             }
             Err(_) => {
-                tracing::error!(message = delivery.id, "panicked; the message comes back");
+                tracing::error!(message_id = delivery.id, "panicked; the message comes back");
                 AFTER_TROUBLE
             }
         };
         if let Err(error) = self.ports.rows.delay(&delivery.receipt, delay + self.jitter(delay / 4)).await {
-            tracing::warn!(message = delivery.id, %error, "the message comes back at the queue's own timeout");
+            tracing::warn!(message_id = delivery.id, %error, "the message comes back at the queue's own timeout");
         }
         Some(delivery.id)
     }
@@ -105,7 +105,7 @@ impl Host<'_> {
         match RowMessage::decode(&delivery.body) {
             Ok(message) => Row::new(self, &message).process().await,
             Err(poison) => {
-                tracing::error!(message = delivery.id, error = %poison, "parked in the retry queue");
+                tracing::error!(message_id = delivery.id, error = %poison, "parked in the retry queue");
                 let attributes = attributes("poison", ErrorClass::Row);
                 self.ports.retry.send(&[Outgoing { body: delivery.body.clone(), attributes }]).await?;
                 Ok(Fate::Done)
@@ -220,7 +220,7 @@ impl<'a> Row<'a> {
         }
         let mut known = match known {
             Ok(known) => known,
-            Err(foreign) => return self.fail(&foreign, None, false).await,
+            Err(foreign) => return self.fail(&self.uncalled(foreign)).await,
         };
         loop {
             match self.step(known).await? {
@@ -268,7 +268,7 @@ impl<'a> Row<'a> {
     async fn look_again(&self) -> Result<Next, Trouble> {
         Ok(match self.read_ledger().await? {
             Ok(known) => Next::Decide(known),
-            Err(foreign) => Next::End(self.fail(&foreign, None, false).await?),
+            Err(foreign) => Next::End(self.fail(&self.uncalled(foreign)).await?),
         })
     }
 
@@ -281,17 +281,14 @@ impl<'a> Row<'a> {
         };
         let (entry, etag) = known.unzip();
         let now = self.host.ports.clock.now();
-        match (ledger::decide(entry.as_ref(), &self.message.fingerprint, &self.asker, now, &limits), entry) {
-            (Step::Reuse, Some(Entry { state: State::Completed(outcome), calls, unknown, .. })) => {
+        match ledger::decide(entry.as_ref(), &self.message.fingerprint, &self.asker, now, &limits) {
+            Step::Reuse(Paid { outcome, calls, unknown }) => {
                 self.complete(outcome, calls, unknown).await.map(Next::End)
             }
-            (Step::Share, Some(Entry { state: State::Failed(failure), calls, unknown, .. })) => {
-                self.fail(&failure, Some((calls, unknown)), failure.row != self.message.row).await.map(Next::End)
-            }
-            (Step::Wait(wait), _) => Ok(Next::End(Fate::Back(wait.min(LOOK_AGAIN)))),
-            (Step::GiveUp(entry), _) => self.give_up(entry, etag).await,
-            (Step::Claim(entry), _) => self.claim_and_call(entry, etag).await,
-            (Step::Reuse | Step::Share, _) => unreachable!("decide reuses and shares only what an entry holds"),
+            Step::Share(given_up) => self.fail(&given_up).await.map(Next::End),
+            Step::Wait(wait) => Ok(Next::End(Fate::Back(wait.min(LOOK_AGAIN)))),
+            Step::GiveUp(entry) => self.give_up(entry, etag).await,
+            Step::Claim(entry) => self.claim_and_call(entry, etag).await,
         }
     }
 
@@ -300,7 +297,7 @@ impl<'a> Row<'a> {
         if let Some(abort) = worker.guardrail.stopped(ports, &self.message.job, self.message.round).await? {
             let failure =
                 self.failure("aborted", ErrorClass::Aborted, format!("the job was stopped: {}", abort.reason));
-            return self.fail(&failure, None, false).await.map(Next::End);
+            return self.fail(&self.uncalled(failure)).await.map(Next::End);
         }
         let probe = match self.host.may_call().await? {
             Permit::Call { probe } => probe,
@@ -449,7 +446,7 @@ impl<'a> Row<'a> {
         count(&mut next);
         next.state = State::Failed(failure.clone());
         match self.replace(held, &next).await? {
-            Some(_) => self.fail(&failure, Some((next.calls, next.unknown)), false).await.map(Next::End),
+            Some(_) => self.fail(&given_up(failure, &next)).await.map(Next::End),
             None => self.look_again().await,
         }
     }
@@ -482,7 +479,7 @@ impl<'a> Row<'a> {
         entry.state = State::Failed(failure.clone());
         let body = json::to_vec(&entry).into();
         match objects::write(self.host.ports, &self.ledger_key, body, Precondition::unchanged(etag)).await {
-            Ok(_) => self.fail(&failure, Some((entry.calls, entry.unknown)), false).await.map(Next::End),
+            Ok(_) => self.fail(&given_up(failure, &entry)).await.map(Next::End),
             Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => self.look_again().await,
             Err(error) => Err(error.into()),
         }
@@ -518,7 +515,7 @@ impl<'a> Row<'a> {
         };
         let (calls, unknown) = (held.entry.calls, held.entry.unknown);
         match self.record_outcome(held, &outcome).await {
-            Ok((outcome, calls, unknown)) => self.complete(outcome, calls, unknown).await,
+            Ok(Paid { outcome, calls, unknown }) => self.complete(outcome, calls, unknown).await,
             // The ledger cannot be written; the result still can, and a completed result is never called for again.
             Err(error) => {
                 let fate = self.complete(outcome, calls, unknown).await?;
@@ -529,14 +526,14 @@ impl<'a> Row<'a> {
     }
 
     /// Returns the outcome that the ledger holds in the end, with its counters.
-    async fn record_outcome(&self, held: Held, outcome: &Outcome) -> Result<(Outcome, u32, u32), StoreError> {
+    async fn record_outcome(&self, held: Held, outcome: &Outcome) -> Result<Paid, StoreError> {
         let ports = self.host.ports;
-        let mut next = Entry { state: State::Completed(outcome.clone()), ..held.entry };
+        let mut next = held.entry.with_outcome(&self.asker.series, outcome.clone());
         let mut precondition = Precondition::Matches(held.etag);
         let mut last = StoreError::Unavailable { detail: "not tried".into() };
         for tried in 0..RECORD_TRIES {
             match objects::write(ports, &self.ledger_key, json::to_vec(&next).into(), precondition.clone()).await {
-                Ok(_) => return Ok((outcome.clone(), next.calls, next.unknown)),
+                Ok(_) => return Ok(Paid { outcome: outcome.clone(), calls: next.calls, unknown: next.unknown }),
                 Err(error @ StoreError::Refused { .. }) => return Err(error),
                 Err(StoreError::Unavailable { detail }) => {
                     last = StoreError::Unavailable { detail };
@@ -545,12 +542,13 @@ impl<'a> Row<'a> {
                 Err(error) => last = error,
             }
             match self.read_ledger().await {
-                Ok(Ok(Some((Entry { state: State::Completed(theirs), calls, unknown, .. }, _)))) => {
-                    return Ok((theirs, calls, unknown));
-                }
-                // Whoever took us for dead has counted us; what we know is better than what they are about to learn.
                 Ok(Ok(Some((current, etag)))) => {
-                    next = Entry { state: State::Completed(outcome.clone()), ..current };
+                    let (job, now) = (&self.message.job, ports.clock.now());
+                    if let Some(theirs) = current.outcome_for(job, now, self.host.settings.reuse) {
+                        return Ok(theirs);
+                    }
+                    // Whoever took us for dead has counted us; what we know is better than what they are about to learn.
+                    next = current.with_outcome(&self.asker.series, outcome.clone());
                     precondition = Precondition::Matches(etag);
                 }
                 Ok(Ok(None)) => precondition = Precondition::Absent,
@@ -634,15 +632,18 @@ impl<'a> Row<'a> {
     }
 
     /// Writes the failed result, after the row has its place in the retry queue, so that the result vouches for both.
-    async fn fail(&self, failure: &Failure, counts: Option<(u32, u32)>, reused: bool) -> Result<Fate, Trouble> {
+    async fn fail(&self, given_up: &GivenUp) -> Result<Fate, Trouble> {
         let Host { ports, worker, .. } = self.host;
-        let message = self.message;
+        let (message, failure) = (self.message, &given_up.failure);
+        // A failure of a later round is shared with what that round was asked for: only the next one calls again.
+        let round = given_up.round.max(message.round);
         if failure.error_class.may_heal() {
-            let again = RowMessage { round: message.round + 1, ..message.clone() };
+            let again = RowMessage { round: round + 1, ..message.clone() };
             let attributes = attributes(&failure.error_code, failure.error_class);
             ports.retry.send(&[Outgoing { body: again.encode(), attributes }]).await?;
         }
-        let (calls, unknown) = counts.filter(|_| !reused).unwrap_or_default();
+        let reused = failure.row != message.row;
+        let (calls, unknown) = if reused { (0, 0) } else { (given_up.calls, given_up.unknown) };
         let result = RowResult::Failed(Box::new(Failed {
             sku: message.sku.clone(),
             status: FailedStatus::Failed,
@@ -660,23 +661,28 @@ impl<'a> Row<'a> {
             http_status: failure.http_status,
             line: message.line,
             unknown_outcomes: unknown,
-            round: message.round,
+            round,
             input: message.input.clone(),
         }));
         let line = json::to_line(&result);
         objects::update(ports, &self.result_key, self.result.clone(), |current| {
             match current.map(serde_json::from_slice) {
                 Some(Ok(RowResult::Completed(_))) => None,
-                Some(Ok(RowResult::Failed(failed))) if failed.round >= message.round => None,
+                Some(Ok(RowResult::Failed(failed))) if failed.round >= round => None,
                 _ => Some(line.clone()),
             }
         })
         .await?;
         tracing::info!(job = %message.job, row = message.row, code = failure.error_code, "failed");
         if calls > 0 {
-            worker.guardrail.ended(ports, &message.job, message.round, true).await?;
+            worker.guardrail.ended(ports, &message.job, round, true).await?;
         }
         Ok(Fate::Done)
+    }
+
+    /// A failure before any call of this round.
+    fn uncalled(&self, failure: Failure) -> GivenUp {
+        GivenUp { failure, round: self.message.round, calls: 0, unknown: 0 }
     }
 
     fn failure(&self, code: &str, class: ErrorClass, error: String) -> Failure {
@@ -712,6 +718,10 @@ impl<'a> Row<'a> {
         let code = if last.http_status.is_some() { last.error_code } else { "outcome_unknown".into() };
         Failure { error: text, error_code: code, ..last }
     }
+}
+
+fn given_up(failure: Failure, entry: &Entry) -> GivenUp {
+    GivenUp { failure, round: entry.series.round, calls: entry.calls, unknown: entry.unknown }
 }
 
 fn attributes(code: &str, class: ErrorClass) -> BTreeMap<&'static str, String> {

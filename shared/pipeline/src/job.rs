@@ -16,6 +16,7 @@ pub const VERSION: u32 = 1;
 
 /// Where a catalog came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Source {
     /// Bucket name; a directory's name in a local run.
     pub bucket: String,
@@ -33,6 +34,7 @@ pub struct Source {
 
 /// `results/<job>/job.json`: the file is readable to its end, and this is what it holds. Written once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Job {
     /// Format version.
     pub v: u32,
@@ -71,6 +73,7 @@ impl Job {
 
 /// Why a file cannot be a catalog. Ends in a summary with status `rejected`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NotACatalog {
     /// A word for machines.
     pub code: String,

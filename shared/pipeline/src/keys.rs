@@ -23,6 +23,8 @@ const MAX_ENCODED_SKU: usize = 180;
 
 /// One version of one input object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[0-9a-f]{16}$")))]
 #[serde(transparent)]
 pub struct JobId(String);
 
@@ -62,6 +64,7 @@ impl fmt::Display for JobId {
 
 /// One input file's name: `incoming/spring/shoes.csv` is `spring/shoes`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Catalog(String);
 

@@ -30,7 +30,29 @@ pub struct Entry {
     pub spent: Spent,
     /// Where the fingerprint stands.
     pub state: State,
+    /// Where it stands for the jobs that asked before this one, the last asker last: neither is their outcome paid for
+    /// again when their next row asks, nor do their limits begin anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Page>,
 }
+
+/// Where a fingerprint stands for one job, while another one's stands in front.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Page {
+    /// As in the entry.
+    pub series: Series,
+    /// As in the entry.
+    pub calls: u32,
+    /// As in the entry.
+    pub unknown: u32,
+    /// As in the entry.
+    pub spent: Spent,
+    /// As in the entry, but never claimed.
+    pub state: State,
+}
+
+/// Jobs that an entry remembers besides the last asker. More than a few at once is rare; the longest silent is forgotten.
+const OTHERS: usize = 8;
 
 /// One try at a fingerprint that a person asked for: dropping a file, or redriving a row. Limits hold per series.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -148,9 +170,9 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Use the outcome: no call.
-    Reuse,
+    Reuse(Paid),
     /// Use the failure: this series has given up already.
-    Share,
+    Share(GivenUp),
     /// Somebody may be calling; ask again after this long.
     Wait(Duration),
     /// Write this entry with a claim of one's own, under the precondition that the object is as it was read, then call.
@@ -159,11 +181,116 @@ pub enum Step {
     GiveUp(Entry),
 }
 
+/// An outcome with the counters of the job that paid for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paid {
+    /// What came.
+    pub outcome: Outcome,
+    /// Calls of that job.
+    pub calls: u32,
+    /// Its unknown outcomes.
+    pub unknown: u32,
+}
+
+/// A failure with the counters of the job that gave up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Why.
+    pub failure: Failure,
+    /// The round that gave up, which may be later than the asker's.
+    pub round: u64,
+    /// Calls of that job.
+    pub calls: u32,
+    /// Its unknown outcomes.
+    pub unknown: u32,
+}
+
 impl Entry {
     /// An entry that nobody has worked on.
     #[must_use]
     pub fn new(fingerprint: Fingerprint, series: Series) -> Self {
-        Self { v: VERSION, fingerprint, series, calls: 0, unknown: 0, spent: Spent::default(), state: State::Released }
+        let (spent, others) = (Spent::default(), Vec::new());
+        Self { v: VERSION, fingerprint, series, calls: 0, unknown: 0, spent, state: State::Released, others }
+    }
+
+    /// The outcome that rows of a job use: its own, or another's as long as that may be reused.
+    #[must_use]
+    pub fn outcome_for(&self, job: &JobId, now: Timestamp, reuse: Duration) -> Option<Paid> {
+        let paid = |state: &State, calls, unknown| match state {
+            State::Completed(outcome) => Some(Paid { outcome: outcome.clone(), calls, unknown }),
+            _ => None,
+        };
+        let others = self.others.iter().rev().map(|page| (&page.series.job, &page.state, page.calls, page.unknown));
+        let pages = std::iter::once((&self.series.job, &self.state, self.calls, self.unknown)).chain(others);
+        let mut fresh = None;
+        for (whose, state, calls, unknown) in pages {
+            let Some(paid) = paid(state, calls, unknown) else { continue };
+            if whose == job {
+                return Some(paid);
+            }
+            if now.duration_since(paid.outcome.completed_at) < signed(reuse) {
+                fresh = fresh.or(Some(paid));
+            }
+        }
+        fresh
+    }
+
+    /// Why a job has given up, if it has.
+    fn failure_of(&self, job: &JobId) -> Option<GivenUp> {
+        let (series, state, calls, unknown) = if self.series.job == *job {
+            (&self.series, &self.state, self.calls, self.unknown)
+        } else {
+            let page = self.others.iter().find(|page| page.series.job == *job)?;
+            (&page.series, &page.state, page.calls, page.unknown)
+        };
+        match state {
+            State::Failed(failure) => Some(GivenUp { failure: failure.clone(), round: series.round, calls, unknown }),
+            _ => None,
+        }
+    }
+
+    /// Notes what a job has paid for, and leaves a claim of another job alone.
+    #[must_use]
+    pub fn with_outcome(mut self, series: &Series, outcome: Outcome) -> Self {
+        let state = State::Completed(outcome);
+        if self.series.job == series.job {
+            self.state = state;
+        } else if let Some(page) = self.others.iter_mut().find(|page| page.series.job == series.job) {
+            page.state = state;
+        } else {
+            // Forgotten meanwhile, with its counters.
+            self.others.push(Page { series: series.clone(), calls: 1, unknown: 0, spent: Spent::default(), state });
+        }
+        self
+    }
+
+    /// Puts the asker's job in front. Nobody holds a claim here.
+    fn turned_to(mut self, series: &Series) -> Self {
+        if self.series.job != series.job {
+            let own = self.others.iter().position(|page| page.series.job == series.job);
+            let next = own.map(|at| self.others.remove(at)).unwrap_or_else(|| Page {
+                series: series.clone(),
+                calls: 0,
+                unknown: 0,
+                spent: Spent::default(),
+                state: State::Released,
+            });
+            let Self { v, fingerprint, series, calls, unknown, spent, state, mut others } = self;
+            others.push(Page { series, calls, unknown, spent, state });
+            if others.len() > OTHERS {
+                others.remove(0);
+            }
+            let Page { series, calls, unknown, spent, state } = next;
+            self = Self { v, fingerprint, series, calls, unknown, spent, state, others };
+        }
+        if matches!(self.state, State::Failed(_)) {
+            // A person has asked again since.
+            self.spent = Spent::default();
+        }
+        // A late message of an earlier round does not take the series back.
+        self.series.round = self.series.round.max(series.round);
+        self.state = State::Released;
+        self
     }
 
     /// Whether the current claim is the one with this nonce.
@@ -198,35 +325,24 @@ pub fn decide(
     let Some(entry) = entry else {
         return Step::Claim(Entry::new(fingerprint.clone(), asker.series.clone()));
     };
-    let same_job = entry.series.job == asker.series.job;
-    match &entry.state {
-        State::Completed(outcome) => {
-            // Within a job an outcome is always shared; between jobs, while it is fresh.
-            let fresh = now.duration_since(outcome.completed_at) < signed(limits.reuse);
-            if outcome.job == asker.series.job || fresh {
-                return Step::Reuse;
-            }
-            Step::Claim(Entry::new(fingerprint.clone(), asker.series.clone()))
-        }
-        State::Failed(_) if same_job && entry.series.round >= asker.series.round => Step::Share,
-        State::Failed(_) => {
-            let mut next = Entry::new(fingerprint.clone(), asker.series.clone());
-            if same_job {
-                (next.calls, next.unknown) = (entry.calls, entry.unknown);
-            }
-            Step::Claim(next)
-        }
-        State::Released => Step::Claim(Entry { series: asker.series.clone(), ..entry.clone() }),
-        State::Claimed(claim) => {
-            let dead = now >= claim.until || (limits.sole_worker && claim.worker != asker.worker);
-            if !dead {
-                return Step::Wait(unsigned(claim.until.duration_since(now)));
-            }
-            let mut next = Entry { series: asker.series.clone(), state: State::Released, ..entry.clone() };
-            next.count_unknown();
-            if next.spent.unknown > limits.unknown_retries { Step::GiveUp(next) } else { Step::Claim(next) }
-        }
+    let job = &asker.series.job;
+    if let Some(paid) = entry.outcome_for(job, now, limits.reuse) {
+        return Step::Reuse(paid);
     }
+    if let Some(given_up) = entry.failure_of(job).filter(|given_up| given_up.round >= asker.series.round) {
+        return Step::Share(given_up);
+    }
+    let mut next = entry.clone();
+    if let State::Claimed(claim) = &entry.state {
+        let dead = now >= claim.until || (limits.sole_worker && claim.worker != asker.worker);
+        if !dead {
+            return Step::Wait(unsigned(claim.until.duration_since(now)));
+        }
+        next.count_unknown();
+        next.state = State::Released;
+    }
+    let next = next.turned_to(&asker.series);
+    if next.spent.unknown > limits.unknown_retries { Step::GiveUp(next) } else { Step::Claim(next) }
 }
 
 impl Entry {

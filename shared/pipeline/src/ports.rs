@@ -31,6 +31,7 @@ pub struct Ports {
 
 /// Opaque identity of an object's content, as the store gives it. Compare for equality only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Etag(pub String);
 

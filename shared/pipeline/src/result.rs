@@ -8,6 +8,7 @@ use crate::{archive::Asset, classify::ErrorClass, keys::JobId, request::Fingerpr
 
 /// Always the word `completed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CompletedStatus {
     /// The row has its pictures.
@@ -16,6 +17,7 @@ pub enum CompletedStatus {
 
 /// Always the word `failed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FailedStatus {
     /// The row has no pictures.
@@ -24,6 +26,7 @@ pub enum FailedStatus {
 
 /// The result of one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum RowResult {
     /// The row has its pictures.
@@ -34,6 +37,7 @@ pub enum RowResult {
 
 /// A row that has its pictures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Completed {
     /// Canonical product key, unchanged.
     pub sku: String,
@@ -79,6 +83,7 @@ pub struct Completed {
 
 /// A row that has no pictures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failed {
     /// Canonical product key as far as it could be read.
     pub sku: String,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The request fields for rows that do not say otherwise. They stand in `job.json`, so that a job keeps the defaults it
 /// began with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Defaults {
     /// API model.
     pub model: String,

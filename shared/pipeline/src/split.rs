@@ -111,7 +111,7 @@ pub async fn split(
     let id = JobId::of(&source.bucket, &source.key, version, &source.edition);
     let job = match objects::read(ports, &keys::job(&id)).await? {
         Some(seen) => read_job(&seen.bytes)?,
-        None => match validate(reader, settings, &id, &catalog, found.clone(), ports.clock.now()).await {
+        None => match validate(reader, settings, &id, &catalog, found.clone(), ports.clock.now(), |_, _, _| ()).await {
             Ok(job) => create_job(ports, job).await?,
             Err(ReadError::Store(error)) => return Err(error.into()),
             Err(ReadError::NotACatalog(problem)) => {
@@ -151,14 +151,16 @@ async fn header(reader: &mut CatalogReader, defaults: Defaults) -> Result<Valida
     Ok(Validator::new(Columns::from_header(&header)?, defaults)?)
 }
 
-/// Pass 1: reads the file to its end and judges every row.
-async fn validate(
+/// Pass 1: reads the file to its end and judges every row. `judged` is told the row, its line and its verdict, so that
+/// whoever asks before a job is made hears exactly what the splitter would say.
+pub async fn validate(
     mut reader: CatalogReader,
     settings: &SplitSettings,
     id: &JobId,
     catalog: &Catalog,
     source: Source,
     now: Timestamp,
+    mut judged: impl FnMut(u64, u64, &Result<Accepted, Rejected>),
 ) -> Result<Job, ReadError> {
     let mut validator = header(&mut reader, settings.defaults.clone()).await?;
     let mut job = Job {
@@ -181,7 +183,9 @@ async fn validate(
             let what = format!("more than {} rows; cut the file into several", settings.max_rows);
             return Err(NotACatalog::new("too_many_rows", what).on(record.line).into());
         }
-        match validator.judge(&record)? {
+        let verdict = validator.judge(&record)?;
+        judged(job.rows, record.line, &verdict);
+        match verdict {
             Ok(accepted) => {
                 job.valid += 1;
                 job.images += u64::from(accepted.request.n);

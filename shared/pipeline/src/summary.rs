@@ -22,6 +22,7 @@ const MAX_CODES: usize = 1_000;
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// The file cannot be a catalog.
@@ -38,6 +39,7 @@ pub enum Status {
 
 /// `summary.json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Format version.
     pub v: u32,
@@ -72,6 +74,7 @@ pub struct Summary {
 
 /// Counts over the rows of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Counts {
     /// Data records of the file.
     pub rows: u64,
@@ -97,6 +100,7 @@ pub struct Counts {
 
 /// One kind of failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TopError {
     /// A word for machines.
     pub error_code: String,
@@ -112,6 +116,7 @@ pub struct TopError {
 
 /// Which manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Manifest {
     /// Its key.
     pub key: String,
@@ -123,6 +128,7 @@ pub struct Manifest {
 
 /// `latest.json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Latest {
     /// Format version.
     pub v: u32,

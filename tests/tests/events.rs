@@ -1,0 +1,166 @@
+//! The event files: what `cargo lambda invoke NAME --data-file events/…` sends, read by the code that the functions run,
+//! and through the real functions under `cargo lambda watch`.
+
+use std::{
+    net::TcpListener,
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use aws_lambda_events::sqs::SqsEvent;
+use packshot_aws::events::{Notification, batch_response, changes, deliveries};
+use packshot_pipeline::message::RowMessage;
+use packshot_tests::stack::Stack;
+use serde_json::Value;
+
+fn event(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../events/{name}.json"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn queue_event(name: &str) -> SqsEvent {
+    serde_json::from_str(&event(name)).unwrap()
+}
+
+#[test]
+fn the_splitters() {
+    for (name, keys) in [
+        ("splitter-put", vec!["incoming/catalog.csv"]),
+        ("splitter-put-encoded-key", vec!["incoming/frühling 2026/schuhe & taschen +10%.csv"]),
+        ("splitter-test-event", vec![]),
+    ] {
+        let notification: Notification = serde_json::from_str(&event(name)).unwrap();
+        let splits = notification.splits().unwrap();
+        assert_eq!(splits.iter().map(|split| split.key.as_str()).collect::<Vec<_>>(), keys, "{name}");
+    }
+}
+
+#[test]
+fn the_generators() {
+    for (name, rows) in [
+        ("generator-batch", vec![Some(1), Some(2), Some(3)]),
+        ("generator-mixed", vec![Some(1), None, Some(3)]),
+        ("generator-poison", vec![None]),
+        ("generator-duplicate", vec![Some(1), Some(1)]),
+    ] {
+        let read = deliveries(queue_event(name));
+        let found: Vec<_> =
+            read.iter().map(|delivery| RowMessage::decode(&delivery.body).ok().map(|m| m.row)).collect();
+        assert_eq!(found, rows, "{name}");
+        assert!(read.iter().all(|delivery| !delivery.id.is_empty() && !delivery.receipt.is_empty()));
+    }
+    let answer = serde_json::to_value(batch_response(["b".to_owned(), String::new(), "a".to_owned()])).unwrap();
+    assert_eq!(answer.to_string(), r#"{"batchItemFailures":[{"itemIdentifier":"a"},{"itemIdentifier":"b"}]}"#);
+}
+
+#[test]
+fn the_mergers() {
+    let read = changes(queue_event("merger-batch"));
+    assert!(read.poison.is_empty());
+    assert!(read.batch.iter().all(|changed| changed.keys.iter().all(|key| key.starts_with("results/"))));
+    assert!(read.batch.iter().any(|changed| !changed.keys.is_empty()));
+    let test = changes(queue_event("merger-test-event"));
+    assert_eq!((test.poison.len(), test.batch.len(), test.batch[0].keys.len()), (0, 1, 0));
+}
+
+/// `cargo lambda watch` for one function, with everything that it starts.
+struct Watch {
+    child: Child,
+    port: String,
+}
+
+impl Watch {
+    fn start(function: &str, stack: &Stack, secret: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let manifest = format!("functions/{function}/Cargo.toml");
+        let child = Command::new("cargo")
+            .args(["lambda", "watch", "--ignore-changes", "--timeout", "120", "--invoke-address", "127.0.0.1"])
+            .args(["--invoke-port", &port, "--manifest-path", &manifest])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+            .envs([("AWS_ENDPOINT_URL", stack.endpoint.as_str()), ("AWS_REGION", "us-east-1")])
+            .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("BUCKET", &stack.bucket)])
+            .envs([("ROWS_QUEUE_URL", &stack.rows_queue_url), ("RETRY_QUEUE_URL", &stack.retry_queue_url)])
+            .envs([("API_BASE_URL", stack.api_url.as_str()), ("API_KEY_SECRET_ARN", secret)])
+            .env("REQUEST_TIMEOUT_SECONDS", "20")
+            // What the surrounding cargo has set for this test would change the build of the functions.
+            .env_remove("RUSTC_WORKSPACE_WRAPPER")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self { child, port }
+    }
+
+    /// A failing start of the function makes `invoke` hang, so it is bounded; the first one builds.
+    fn invoke(&self, function: &str, name: &str) -> Value {
+        let data = format!("events/{name}.json");
+        for _ in 0..60 {
+            let Output { status, stdout, stderr } = Command::new("timeout")
+                .args([
+                    "300",
+                    "cargo",
+                    "lambda",
+                    "invoke",
+                    "--invoke-address",
+                    "127.0.0.1",
+                    "--invoke-port",
+                    &self.port,
+                ])
+                .args([function, "--data-file", &data])
+                .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&stderr);
+            if said.contains("Connection refused") || said.contains("tcp connect error") {
+                // The emulator is not listening yet.
+                std::thread::sleep(Duration::from_millis(250));
+                continue;
+            }
+            assert!(status.success(), "{function} {name}: {status}\n{said}");
+            return serde_json::from_slice(&stdout).unwrap();
+        }
+        panic!("cargo lambda watch does not listen");
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Its whole group: the function runs under a cargo of its own.
+        let _ = Command::new("kill").args(["-9", "--", &format!("-{}", self.child.id())]).status();
+        let _ = self.child.wait();
+    }
+}
+
+fn failures(answer: &Value) -> &Vec<Value> {
+    answer["batchItemFailures"].as_array().unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs a stack and cargo lambda; `make test` starts one and runs this"]
+async fn under_cargo_lambda() {
+    let stack = Stack::of_this_run();
+    let config = stack.config().await;
+    let secrets = aws_sdk_secretsmanager::Client::new(&config);
+    let secret = secrets.list_secrets().send().await.unwrap().secret_list.unwrap()[0].arn.clone().unwrap();
+
+    let generator = Watch::start("generator", &stack, &secret);
+    for name in ["generator-batch", "generator-mixed", "generator-duplicate", "generator-poison"] {
+        // Good rows are done, again without a call; poison is parked. Nothing comes back.
+        assert!(failures(&generator.invoke("generator", name)).is_empty(), "{name}");
+    }
+    drop(generator);
+
+    let merger = Watch::start("merger", &stack, &secret);
+    assert!(failures(&merger.invoke("merger", "merger-test-event")).is_empty());
+    // Results of a job that this bucket has never seen: the message comes back until somebody looks.
+    assert!(!failures(&merger.invoke("merger", "merger-batch")).is_empty());
+    drop(merger);
+
+    let splitter = Watch::start("splitter", &stack, &secret);
+    assert_eq!(splitter.invoke("splitter", "splitter-test-event"), Value::Null);
+    // An object that is not there any more has nothing to split.
+    assert_eq!(splitter.invoke("splitter", "splitter-put-encoded-key"), Value::Null);
+}
