@@ -78,10 +78,15 @@ fn object_key(record: &S3EventRecord) -> Result<String, EventError> {
     percent_decode_str(&spaced).decode_utf8().map(Cow::into_owned).map_err(|_| EventError::Encoding(encoded.to_owned()))
 }
 
-/// When the invocation ends, from the context's milliseconds. Lambda's clock and ours are the same machine's.
+/// Anything earlier is no time of day: `cargo lambda watch` hands every invocation the same small number.
+const FIRST_PLAUSIBLE_DEADLINE: u64 = 1_000_000_000_000;
+
+/// When the invocation ends, from the context's milliseconds; never, where the host gives no time of day. Lambda's clock
+/// and ours are the same machine's.
 #[must_use]
 pub fn deadline(milliseconds: u64) -> Timestamp {
-    i64::try_from(milliseconds).ok().and_then(|at| Timestamp::from_millisecond(at).ok()).unwrap_or(Timestamp::MAX)
+    let at = i64::try_from(milliseconds).ok().filter(|_| milliseconds >= FIRST_PLAUSIBLE_DEADLINE);
+    at.and_then(|at| Timestamp::from_millisecond(at).ok()).unwrap_or(Timestamp::MAX)
 }
 
 /// The messages of a batch. A message without an id is worked on like the others; only its failure cannot be reported.

@@ -99,7 +99,8 @@ pub async fn redrive(client: &Client, queues: &Queues) -> Result<Redriven, Queue
     Ok(redriven)
 }
 
-async fn waiting(client: &Client, url: &str) -> Result<usize, QueueError> {
+/// About how many messages can be received from a queue now.
+pub async fn waiting(client: &Client, url: &str) -> Result<usize, QueueError> {
     let name = QueueAttributeName::ApproximateNumberOfMessages;
     let answer = client.get_queue_attributes().queue_url(url).attribute_names(name.clone()).send().await;
     let attributes = answer.map_err(|error| refused(&error))?.attributes.unwrap_or_default();

@@ -32,6 +32,15 @@ pub struct S3Store {
     bucket: Arc<str>,
 }
 
+/// What became of an object that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Identity of the content.
+    pub etag: Etag,
+    /// The version that it became, where the bucket has versions.
+    pub version_id: Option<String>,
+}
+
 /// The SDK does not repeat the call by itself. It would repeat lost writes too, and then a 412 or a 503 at the end would
 /// say nothing about the write before it.
 fn once() -> config::Builder {
@@ -45,6 +54,39 @@ impl S3Store {
         Self { client, bucket: bucket.into() }
     }
 
+    /// As [`Store::put_stream`], and says which version the object became.
+    pub async fn upload(
+        &self,
+        key: &str,
+        mut body: Body<'_>,
+        precondition: &Precondition,
+    ) -> Result<Written, StoreError> {
+        let first = next_part(&mut body).await?;
+        if first.len() < PART_BYTES {
+            return self.put_whole(key, first, precondition).await;
+        }
+        self.put_parts(key, first, body, precondition).boxed().await
+    }
+
+    async fn put_whole(&self, key: &str, body: Bytes, precondition: &Precondition) -> Result<Written, StoreError> {
+        let (absent, matches) = conditions(precondition);
+        let done = self
+            .client
+            .put_object()
+            .bucket(&*self.bucket)
+            .key(key)
+            .content_type(content_type(key))
+            .set_if_none_match(absent)
+            .set_if_match(matches)
+            .body(body.into())
+            .customize()
+            .config_override(once())
+            .send()
+            .await
+            .map_err(|error| store_error(&error, Access::Write, key))?;
+        Ok(Written { etag: etag(done.e_tag(), key)?, version_id: done.version_id })
+    }
+
     /// Uploads the rest of a body of which `first` was already taken.
     async fn put_parts(
         &self,
@@ -52,7 +94,7 @@ impl S3Store {
         first: Bytes,
         body: Body<'_>,
         precondition: &Precondition,
-    ) -> Result<Etag, StoreError> {
+    ) -> Result<Written, StoreError> {
         let created = self
             .client
             .create_multipart_upload()
@@ -88,7 +130,7 @@ impl S3Store {
         first: Bytes,
         body: Body<'_>,
         precondition: &Precondition,
-    ) -> Result<Etag, StoreError> {
+    ) -> Result<Written, StoreError> {
         let upload_part = |(number, part)| self.upload_part(key, upload, number, part).boxed();
         let parts: Vec<CompletedPart> =
             parts(first, body).map_ok(upload_part).try_buffered(PARTS_IN_FLIGHT).try_collect().await?;
@@ -107,7 +149,7 @@ impl S3Store {
             .send()
             .await
             .map_err(|error| store_error(&error, Access::Write, key))?;
-        etag(done.e_tag(), key)
+        Ok(Written { etag: etag(done.e_tag(), key)?, version_id: done.version_id })
     }
 
     async fn upload_part(
@@ -170,30 +212,11 @@ impl Store for S3Store {
     }
 
     async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
-        let (absent, matches) = conditions(&precondition);
-        let done = self
-            .client
-            .put_object()
-            .bucket(&*self.bucket)
-            .key(key)
-            .content_type(content_type(key))
-            .set_if_none_match(absent)
-            .set_if_match(matches)
-            .body(body.into())
-            .customize()
-            .config_override(once())
-            .send()
-            .await
-            .map_err(|error| store_error(&error, Access::Write, key))?;
-        etag(done.e_tag(), key)
+        self.put_whole(key, body, &precondition).await.map(|written| written.etag)
     }
 
-    async fn put_stream(&self, key: &str, mut body: Body<'_>, precondition: Precondition) -> Result<Etag, StoreError> {
-        let first = next_part(&mut body).await?;
-        if first.len() < PART_BYTES {
-            return self.put(key, first, precondition).await;
-        }
-        self.put_parts(key, first, body, &precondition).boxed().await
+    async fn put_stream(&self, key: &str, body: Body<'_>, precondition: Precondition) -> Result<Etag, StoreError> {
+        self.upload(key, body, &precondition).await.map(|written| written.etag)
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {

@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod breaker;
+pub mod check;
 pub mod classify;
 pub mod columns;
 pub mod generate;

@@ -117,7 +117,7 @@ impl Merger<'_> {
         let key = self.files.part(part);
         let made_key = keys::made(&self.job.job, part);
         let before = repeat_read(self.ports, || self.ports.store.head(&key)).await?.map(|meta| meta.etag);
-        let listed = self.list(&keys::part_results(&self.job.job, part)).await?;
+        let listed = objects::list(self.ports, &keys::part_results(&self.job.job, part)).await?;
         let results: BTreeMap<u64, &Listed> = listed
             .iter()
             .filter_map(|object| match ResultsKey::parse(&object.key)? {
@@ -168,7 +168,7 @@ impl Merger<'_> {
         };
         let failed_before = etag_of(&self.files.failed_csv()).await?;
         let manifest_before = etag_of(&self.files.manifest()).await?;
-        let parts = self.list(&self.files.parts()).await?;
+        let parts = objects::list(self.ports, &self.files.parts()).await?;
         let standing: Option<Summary> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
         let precondition = Precondition::unchanged(seen.map(|seen| seen.etag));
         let expected = keys::parts(self.job.rows);
@@ -287,18 +287,6 @@ impl Merger<'_> {
             (!stays).then(|| json::to_pretty(&latest))
         })
         .await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        let (mut objects, mut after) = (Vec::new(), None::<String>);
-        loop {
-            let page = repeat_read(self.ports, || self.ports.store.list(prefix, after.as_deref())).await?;
-            objects.extend(page.objects);
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(objects),
-            }
-        }
     }
 }
 

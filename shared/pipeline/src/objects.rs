@@ -6,7 +6,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 
-use crate::ports::{Etag, Ports, Precondition, Store, StoreError};
+use crate::ports::{Etag, Listed, Ports, Precondition, Store, StoreError};
 
 /// Repeats of a store call that certainly did not happen, or that only reads.
 const REPEATS: usize = 4;
@@ -39,6 +39,19 @@ where
     read.retry(backoff(ports))
         .when(|error| matches!(error, StoreError::Unavailable { .. } | StoreError::Unknown { .. }))
         .await
+}
+
+/// Lists every object under a prefix, page by page.
+pub async fn list(ports: &Ports, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+    let (mut objects, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let page = repeat_read(ports, || ports.store.list(prefix, after.as_deref())).await?;
+        objects.extend(page.objects);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(objects),
+        }
+    }
 }
 
 /// Reads a small object whole.
