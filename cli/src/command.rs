@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{environment::Environment, redrive, run, simulate, stub_api};
+use crate::{check, environment::Environment, export, redrive, review, run, simulate, status, stub_api, submit};
 
 /// From a product CSV to generated pictures and a manifest.
 #[derive(Debug, Parser)]
@@ -21,8 +21,18 @@ pub struct Cli {
 enum Command {
     /// Run a catalog on this machine: a directory is the bucket.
     Run(run::RunArgs),
+    /// Say what a run would do and cost, without any call.
+    Check(check::CheckArgs),
+    /// Drop a catalog into the bucket of a deployment and, with --wait, fetch its manifest.
+    Submit(submit::SubmitArgs),
+    /// Show the jobs of a bucket, or one of them.
+    Status(status::StatusArgs),
     /// Have the failed rows of a deployment run again.
     Redrive(redrive::RedriveArgs),
+    /// Turn a manifest into what Shopify, Akeneo, Google or a spreadsheet reads.
+    Export(export::ExportArgs),
+    /// Look at the pictures of a run, beside their sources.
+    Review(review::ReviewArgs),
     /// Serve the demo API, which draws its pictures itself and costs nothing.
     StubApi(stub_api::StubApiArgs),
     /// Try to break the product's promises in a simulated world, by the seed.
@@ -52,11 +62,18 @@ pub fn run(cli: Cli) -> ExitCode {
     let ended: Result<u8, String> = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args, Environment::of_process()).await.map_err(|error| error.to_string()),
+            Command::Check(args) => {
+                check::run(args, Environment::of_process()).await.map_err(|error| error.to_string())
+            }
+            Command::Submit(args) => submit::run(args).await.map_err(|error| error.to_string()),
+            Command::Status(args) => status::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
+            Command::Export(args) => export::run(&args).map(|()| EXIT_DONE).map_err(|error| error.to_string()),
             Command::Simulate(args) => match simulate::run(&args) {
                 Ok(kept) => Ok(if kept { EXIT_DONE } else { EXIT_COULD_NOT }),
                 Err(error) => Err(error.to_string()),
             },
             Command::Redrive(args) => redrive::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
+            Command::Review(args) => review::run(&args).map(|()| EXIT_DONE).map_err(|error| error.to_string()),
             Command::StubApi(args) => stub_api::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
         }
     });

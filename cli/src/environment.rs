@@ -17,4 +17,10 @@ impl Environment {
         let get = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         Self { api_key: get("CREATIVEAI_API_KEY"), api_url: get("PACKSHOT_API_URL") }
     }
+
+    /// Neither a key nor an API is named, so the built-in demo API answers.
+    #[must_use]
+    pub fn uses_demo(&self) -> bool {
+        self.api_key.is_none() && self.api_url.is_none()
+    }
 }

@@ -1,7 +1,10 @@
 //! What a person may say about every row of a catalog: the same words for `run`, `check` and `submit`.
 
 use clap::Args;
-use packshot_pipeline::settings::Defaults;
+use packshot_pipeline::{
+    columns::{Column, ColumnMap, parse_mapping},
+    settings::{Defaults, SplitSettings},
+};
 
 /// What the demo API takes for a key, and what keeps its pictures out of paid runs.
 pub(crate) const DEMO: &str = "demo";
@@ -24,6 +27,10 @@ pub struct Overrides {
     /// Background, for rows that do not say; for example transparent.
     #[arg(long)]
     pub background: Option<String>,
+    /// Which column of the file is which, where packshot does not recognise it; for example sku=Artikelnummer. May be
+    /// given several times.
+    #[arg(long, value_name = "sku=COLUMN", value_parser = parse_mapping)]
+    pub map: Vec<(Column, String)>,
     /// A minijinja template for the prompt, over the row's columns.
     #[arg(long, value_name = "TEMPLATE")]
     pub prompt_template: Option<String>,
@@ -33,6 +40,13 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// How the catalog is read. `demo` says that the demo API answers.
+    #[must_use]
+    pub fn settings(&self, demo: bool) -> SplitSettings {
+        let column_map: ColumnMap = self.map.iter().cloned().collect();
+        SplitSettings { defaults: self.defaults(demo), column_map, ..SplitSettings::default() }
+    }
+
     /// The defaults in force. `demo` says that the demo API answers.
     #[must_use]
     pub fn defaults(&self, demo: bool) -> Defaults {

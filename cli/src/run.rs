@@ -18,13 +18,14 @@ use jiff::Timestamp;
 use packshot_aws::{clock::SystemClock, images_api::ImagesApi, key::ApiKey};
 use packshot_pipeline::{
     generate::generate,
+    intake::Format,
     job::{Job, NotACatalog},
     json,
-    keys::{self, Manifests},
+    keys::{self, Catalog, Manifests},
     merge::{Changed, merge},
     objects,
     ports::{Clock as _, Ports, Precondition, StoreError},
-    settings::{AccountPolicy, Defaults, GenerateSettings, SplitSettings},
+    settings::{AccountPolicy, GenerateSettings, SplitSettings},
     split::{SplitError, SplitInput, SplitReport, split},
     summary::{Status, Summary},
     worker::Worker,
@@ -34,6 +35,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     adapters::{DirectoryStore, MemoryQueue, Notifying},
+    check::incoming_key,
     command::{EXIT_ACCOUNT, EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED},
     environment::Environment,
     overrides::{DEMO, Overrides},
@@ -165,16 +167,16 @@ pub async fn run(args: RunArgs, environment: Environment) -> Result<u8, RunError
     let progress = Progress::new();
     let api = Api::choose(environment, &progress).await?;
     let settings = generate_settings(&args);
-    let defaults = defaults(&args, &api);
-    if let (true, Some(revision)) = (args.fresh, &defaults.revision) {
+    let split_settings = split_settings(&args, &api);
+    if let (true, Some(revision)) = (args.fresh, &split_settings.defaults.revision) {
         progress.say(&format!("Everything is made anew. To go on with this run later: --revision {revision}"));
     }
     let (changes, changed) = mpsc::unbounded_channel();
     let host = Arc::new(Host::new(&args, settings, &api, changes)?);
-    let source = host.upload(&args.catalog, &mut file, &defaults).await?;
+    let source = host.upload(&args.catalog, &mut file, &split_settings).await?;
     // The user asks for calls now, whatever the last run was told.
     host.worker.breaker.close(&host.ports).await?;
-    let ended = host.clone().work(source, defaults, args.concurrency, changed, progress).await;
+    let ended = host.clone().work(source, split_settings, args.concurrency, changed, progress).await;
     api.shutdown().await;
     host.report(&args, ended?).await
 }
@@ -249,10 +251,10 @@ fn generate_settings(args: &RunArgs) -> GenerateSettings {
     }
 }
 
-fn defaults(args: &RunArgs, api: &Api) -> Defaults {
+fn split_settings(args: &RunArgs, api: &Api) -> SplitSettings {
     let fresh = args.fresh.then(|| SystemClock.now().to_string());
     let overrides = Overrides { revision: args.overrides.revision.clone().or(fresh), ..args.overrides.clone() };
-    overrides.defaults(api.demo.is_some())
+    overrides.settings(api.demo.is_some())
 }
 
 /// How the work ended.
@@ -313,9 +315,8 @@ impl Host {
     }
 
     /// Drops the file into the bucket, unless it lies there already.
-    async fn upload(&self, path: &Path, file: &mut File, defaults: &Defaults) -> Result<SplitInput, RunError> {
-        let stem = path.file_stem().map_or_else(|| "catalog".into(), |stem| stem.to_string_lossy());
-        let key = format!("{}{stem}.csv", keys::INCOMING);
+    async fn upload(&self, path: &Path, file: &mut File, settings: &SplitSettings) -> Result<SplitInput, RunError> {
+        let key = incoming(path);
         let mut hash = Sha256::new();
         let mut buffer = vec![0; WHOLE_FILE_IN_MEMORY];
         loop {
@@ -326,7 +327,7 @@ impl Host {
         }
         file.rewind().map_err(|error| file_error(path, error))?;
         let version: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        let marker = format!("control/uploads/{stem}.txt");
+        let marker = format!("control/uploads/{}.txt", key.trim_start_matches(keys::INCOMING));
         let known = objects::read(&self.ports, &marker).await?;
         if known.is_none_or(|seen| seen.bytes != version.as_bytes()) || self.ports.store.head(&key).await?.is_none() {
             let copy = file.try_clone().map_err(|error| file_error(path, error))?;
@@ -341,7 +342,7 @@ impl Host {
             version_id: Some(version),
             etag: None,
             // On one machine people choose the options per run, so other options are another job.
-            edition: json::to_string(defaults),
+            edition: edition(settings),
             // Every row without a completed result is sent again: the queue does not outlive the process.
             round: u64::try_from(self.ports.clock.now().as_millisecond()).unwrap_or_default(),
         })
@@ -351,13 +352,12 @@ impl Host {
     async fn work(
         self: Arc<Self>,
         source: SplitInput,
-        defaults: Defaults,
+        settings: SplitSettings,
         concurrency: u16,
         mut changed: mpsc::UnboundedReceiver<String>,
         mut progress: Progress,
     ) -> Result<Ended, RunError> {
         let path = self.out.join(&source.key).display().to_string();
-        let settings = SplitSettings { defaults, ..SplitSettings::default() };
         let report = split(&self.ports, &settings, source, Timestamp::MAX).await?;
         let job = match report {
             SplitReport::Split(job) => job,
@@ -367,7 +367,11 @@ impl Host {
             }
             SplitReport::Nothing(why) => {
                 let problem = NotACatalog::new("not_a_catalog", why);
-                return Err(RunError::Rejected { path, problem: Box::new(problem), summary: self.out.display().to_string() });
+                return Err(RunError::Rejected {
+                    path,
+                    problem: Box::new(problem),
+                    summary: self.out.display().to_string(),
+                });
             }
         };
         progress.say(&announcement(&job));
@@ -460,7 +464,6 @@ impl Host {
     }
 
     /// Says how it ended.
-    #[expect(clippy::print_stdout, reason = "the Done line is what the command is for")]
     async fn report(&self, args: &RunArgs, ended: Ended) -> Result<u8, RunError> {
         let job = match ended {
             Ended::Interrupted => {
@@ -480,9 +483,7 @@ impl Host {
         if let Some(output) = &args.output {
             copy_whole(&self.out.join(files.manifest()), output).map_err(|error| file_error(output, error))?;
         }
-        for error in &summary.top_errors {
-            eprintln!("{} × {}: {}", error.count, error.error_code, first_line(&error.example));
-        }
+        say_top_errors(&summary);
         if summary.counts.failed > 0 {
             eprintln!(
                 "The failed rows stand in {}; the same command tries again what can heal.",
@@ -493,13 +494,8 @@ impl Host {
         if !args.no_archive && pictures.is_dir() {
             eprintln!("The pictures stand in {}", pictures.display());
         }
-        println!(
-            "Done. completed={}, failed={}, output={}",
-            summary.counts.completed,
-            summary.counts.failed,
-            args.output.clone().unwrap_or_else(|| self.out.join(files.manifest())).display()
-        );
-        Ok(if summary.counts.failed == 0 { EXIT_DONE } else { EXIT_SOME_FAILED })
+        let output = args.output.clone().unwrap_or_else(|| self.out.join(files.manifest()));
+        Ok(say_done(&summary, &output))
     }
 
     async fn summary(&self, files: &Manifests) -> Result<Option<Summary>, StoreError> {
@@ -520,12 +516,67 @@ impl Host {
     }
 }
 
+/// Where a file is dropped. One whose name says nothing is taken for a CSV; its bytes will tell.
+fn incoming(path: &Path) -> String {
+    let key = incoming_key(path);
+    if Catalog::of(&key).is_some() {
+        return key;
+    }
+    let stem = path.file_stem().map_or_else(|| "catalog".into(), |stem| stem.to_string_lossy());
+    format!("{}{stem}.csv", keys::INCOMING)
+}
+
+/// What of the settings makes another job of the same file.
+fn edition(settings: &SplitSettings) -> String {
+    let mut edition = json::to_string(&settings.defaults);
+    if !settings.column_map.is_empty() {
+        edition.push_str(&json::to_string(&settings.column_map));
+    }
+    edition
+}
+
+/// How the file was read, where a person should know.
+fn recognised(job: &Job) -> Option<String> {
+    let renamed: Vec<String> = job
+        .mapping
+        .iter()
+        .filter(|(ours, theirs)| ours != theirs)
+        .map(|(ours, theirs)| format!("{ours} from `{theirs}`"))
+        .collect();
+    if renamed.is_empty() && (Format { line_ending: None, ..job.format.clone() }) == Format::default() {
+        return None;
+    }
+    let kind = if job.export == "packshot" { String::new() } else { format!(", a {} export", job.export) };
+    Some([format!("Read as {}{kind}", job.format)].into_iter().chain(renamed).collect::<Vec<_>>().join(", "))
+}
+
 fn announcement(job: &Job) -> String {
     let mut text = format!("{} rows, {} pictures to make", job.rows, job.images);
     if job.rejected > 0 {
         text.push_str(&format!("; {} rows are rejected", job.rejected));
     }
+    if job.continuation_rows > 0 {
+        text.push_str(&format!("; {} records only go on with the product above", job.continuation_rows));
+    }
+    if let Some(recognised) = recognised(job) {
+        text.push_str(&format!("\n{recognised}"));
+    }
     text
+}
+
+/// Says what failed most.
+pub(crate) fn say_top_errors(summary: &Summary) {
+    for error in &summary.top_errors {
+        eprintln!("{} × {}: {}", error.count, error.error_code, first_line(&error.example));
+    }
+}
+
+/// The last line of a job, and its exit status.
+#[expect(clippy::print_stdout, reason = "the Done line is what the command is for")]
+pub(crate) fn say_done(summary: &Summary, output: &Path) -> u8 {
+    let counts = &summary.counts;
+    println!("Done. completed={}, failed={}, output={}", counts.completed, counts.failed, output.display());
+    if counts.failed == 0 { EXIT_DONE } else { EXIT_SOME_FAILED }
 }
 
 fn first_line(text: &str) -> &str {

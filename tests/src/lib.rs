@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod contract;
 pub mod demo_api;
+pub mod schema;
 pub mod stack;
 
 use std::path::PathBuf;

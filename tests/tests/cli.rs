@@ -218,9 +218,9 @@ fn files_that_cannot_be_a_catalog() {
     let cases: &[(&str, &[u8], &[&str])] = &[
         ("empty", b"", &["empty", "sku,title,image_url"]),
         ("blank lines", b"\n\n\n", &["empty"]),
-        ("a column is missing", b"sku,name,image_url\n1,2,3\n", &["line 1", "`title`", "sku, name, image_url"]),
+        ("a column is missing", b"sku,label,image_url\n1,2,3\n", &["line 1", "`title`", "sku, label, image_url"]),
         ("a column twice", b"sku,title,image_url,sku\n", &["line 1", "`sku`", "twice"]),
-        ("not UTF-8", b"sku,title,image_url\nA,caf\xe9,https://x.test/a.png\n", &["line 2", "UTF-8"]),
+        ("of two encodings", b"sku,title,image_url\nA,caf\xc3\xa9,x\nB,caf\xe9,x\n", &["line 3", "UTF-8"]),
     ];
     for (name, bytes, words) in cases {
         let place = Place::new(bytes);

@@ -12,6 +12,7 @@ use packshot_tests::{
     store_contract,
 };
 
+mod inputs;
 mod round_trip;
 
 store_contract!(store_memory, [], async { Bucket::new(Arc::new(MemoryStore::new(clock()))) });

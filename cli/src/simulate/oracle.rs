@@ -58,6 +58,7 @@ enum File {
     Manifest,
     Part(u64),
     FailedCsv,
+    Review(u64),
     Summary,
 }
 
@@ -66,13 +67,22 @@ struct JobBook {
     expected: Expected,
     dropped: Timestamp,
     created: Option<Job>,
-    results: BTreeMap<u64, (Bytes, RowResult)>,
+    /// Every result that each row has had, the last one last.
+    results: BTreeMap<u64, Vec<(Bytes, RowResult)>>,
     /// Rows that a reader of the manifest, or of a part, has seen completed.
     seen_completed: BTreeSet<u64>,
     manifests: BTreeMap<String, (u64, u64)>,
     manifest: Option<(Etag, Bytes)>,
     failed_csv: Option<Bytes>,
+    review: BTreeMap<u64, Bytes>,
     summary: Option<Summary>,
+}
+
+impl JobBook {
+    /// Each row's result as it stands.
+    fn last_results(&self) -> impl Iterator<Item = (u64, &Bytes, &RowResult)> {
+        self.results.iter().filter_map(|(row, versions)| versions.last().map(|(bytes, result)| (*row, bytes, result)))
+    }
 }
 
 /// One fingerprint.
@@ -129,12 +139,13 @@ impl Oracle {
         let files = Manifests::of(&catalog, &id);
         let rows = if let Expected::Rows(rows) = &expected { rows.len() as u64 } else { 0 };
         let parts = (0..keys::parts(rows)).map(|part| (files.part(part), File::Part(part)));
+        let pages = (1..=review_pages(rows)).map(|page| (files.review(page), File::Review(page)));
         let named = [
             (files.manifest(), File::Manifest),
             (files.failed_csv(), File::FailedCsv),
             (files.summary(), File::Summary),
         ];
-        self.files.extend(named.into_iter().chain(parts).map(|(key, file)| (key, (id.clone(), file))));
+        self.files.extend(named.into_iter().chain(parts).chain(pages).map(|(key, file)| (key, (id.clone(), file))));
         let dropped = Timestamp::from_second(at.as_second()).unwrap_or(at);
         let book = JobBook {
             catalog,
@@ -146,6 +157,7 @@ impl Oracle {
             manifests: BTreeMap::new(),
             manifest: None,
             failed_csv: None,
+            review: BTreeMap::new(),
             summary: None,
         };
         self.jobs.insert(id, book);
@@ -317,12 +329,12 @@ impl Oracle {
             format!("{key}: row {row} has the SKU {:?}", expected.sku)
         })?;
         let result: RowResult = parse(key, bytes)?;
-        if let Some((before, RowResult::Completed(_))) = job.results.get(&row) {
+        if let Some((before, RowResult::Completed(_))) = job.results.get(&row).and_then(|versions| versions.last()) {
             must(before == bytes, || format!("{key}: a completed result was overwritten"))?;
         }
         judge_result(&self.plan, &id, row, expected, &result, &self.books, &self.retry)
             .map_err(|what| format!("{key}: {what}"))?;
-        job.results.insert(row, (bytes.clone(), result));
+        job.results.entry(row).or_default().push((bytes.clone(), result));
         Ok(())
     }
 
@@ -335,17 +347,21 @@ impl Oracle {
         match (*file, &job.expected) {
             (File::Manifest, Expected::Rows(rows)) => {
                 let all = 1..=rows.len() as u64;
-                let counts = judge_lines(key, bytes, all, &job.expected, &mut job.seen_completed)?;
+                let counts = judge_lines(key, bytes, all, &job.results, &mut job.seen_completed)?;
                 job.manifests.insert(etag.0.clone(), counts);
                 job.manifest = Some((etag.clone(), bytes.clone()));
                 Ok(())
             }
             (File::Part(part), Expected::Rows(rows)) => {
                 let of_part = keys::rows_of_part(part, rows.len() as u64);
-                judge_lines(key, bytes, of_part, &job.expected, &mut job.seen_completed).map(|_| ())
+                judge_lines(key, bytes, of_part, &job.results, &mut job.seen_completed).map(|_| ())
             }
             (File::FailedCsv, Expected::Rows(_)) => {
                 job.failed_csv = Some(bytes.clone());
+                Ok(())
+            }
+            (File::Review(page), Expected::Rows(_)) => {
+                job.review.insert(page, bytes.clone());
                 Ok(())
             }
             (File::Summary, _) => {
@@ -390,17 +406,18 @@ impl Oracle {
                 format!("job {id}: {} of {} rows have a result", job.results.len(), rows.len())
             })?;
             let (etag, manifest) = job.manifest.as_ref().ok_or_else(|| format!("job {id}: no manifest"))?;
-            let results: Vec<u8> = job.results.values().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+            let results: Vec<u8> = job.last_results().flat_map(|(_, bytes, _)| bytes.iter().copied()).collect();
             must(*manifest == results, || format!("job {id}: the manifest is not what stands under results/"))?;
             let named = summary.manifest.as_ref().map(|manifest| &manifest.etag);
             must(named == Some(etag), || {
                 format!("job {id}: the summary speaks of another manifest than the one that stands")
             })?;
             self.judge_failed_csv(job).map_err(|what| format!("job {id}: {what}"))?;
+            judge_review(job).map_err(|what| format!("job {id}: {what}"))?;
             self.judge_latest(job, summary.status).map_err(|what| format!("job {id}: {what}"))?;
             // The guardrail may stop the redriven rows of a file that moderation blocks.
             if redriven && self.plan.generate.max_failed_percent.is_none() {
-                for (row, (_, result)) in &job.results {
+                for (row, _, result) in job.last_results() {
                     if let RowResult::Failed(failed) = result {
                         must(failed.error_class == ErrorClass::Row, || {
                             format!("job {id} row {row}: still {} after a redrive in good weather", failed.error_code)
@@ -423,12 +440,12 @@ impl Oracle {
     fn judge_failed_csv(&self, job: &JobBook) -> Verdict {
         let csv = job.failed_csv.as_ref().ok_or("no failed.csv")?;
         let text = String::from_utf8_lossy(csv);
-        for (_, result) in job.results.values() {
+        for (_, _, result) in job.last_results() {
             if let RowResult::Failed(failed) = result {
                 must(text.contains(&failed.error_code), || format!("failed.csv does not name {}", failed.error_code))?;
             }
         }
-        let failed = job.results.values().filter(|(_, result)| matches!(result, RowResult::Failed(_))).count();
+        let failed = job.last_results().filter(|(_, _, result)| matches!(result, RowResult::Failed(_))).count();
         let codes: usize = text.matches("kept,").count();
         // Every row of a catalog here begins so, and no other field says it.
         must(codes == failed, || format!("failed.csv has {codes} rows, and {failed} have failed"))
@@ -444,6 +461,31 @@ impl Oracle {
             format!("latest.json says {:?}, the summary {status:?}", latest.status)
         })
     }
+}
+
+fn review_pages(rows: u64) -> u64 {
+    rows.div_ceil(1_000).max(1)
+}
+
+/// One card per row, the failed ones first, and each says what the row's last result says.
+fn judge_review(job: &JobBook) -> Verdict {
+    let Expected::Rows(rows) = &job.expected else { return Ok(()) };
+    let pages = review_pages(rows.len() as u64);
+    must(job.review.len() as u64 == pages, || format!("{} of {pages} review pages", job.review.len()))?;
+    let text = |page: &Bytes| String::from_utf8_lossy(page).into_owned();
+    let cards: Vec<(bool, u64)> = job
+        .review
+        .values()
+        .flat_map(|page| text(page).split("<article ").skip(1).map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|card| {
+            let row = card.split_once("id=\"row-")?.1.split_once('"')?.0.parse().ok()?;
+            Some((card.contains("data-state=\"failed\""), row))
+        })
+        .collect();
+    let results = || job.last_results().map(|(row, _, result)| (matches!(result, RowResult::Failed(_)), row));
+    let expected: Vec<_> =
+        results().filter(|(failed, _)| *failed).chain(results().filter(|(failed, _)| !*failed)).collect();
+    must(cards == expected, || format!("review.html shows {cards:?}, and the results are {expected:?}"))
 }
 
 fn judge_result(
@@ -485,39 +527,34 @@ fn judge_result(
     }
 }
 
-/// A manifest or a part is whole: each row's line in its place. Returns how many are completed and failed.
+/// A manifest or a part is whole: in each row's place stands a result of that row. Returns how many are completed and failed.
 fn judge_lines(
     key: &str,
     bytes: &[u8],
     rows: std::ops::RangeInclusive<u64>,
-    expected: &Expected,
+    results: &BTreeMap<u64, Vec<(Bytes, RowResult)>>,
     seen_completed: &mut BTreeSet<u64>,
 ) -> Result<(u64, u64), String> {
-    let Expected::Rows(expected) = expected else { return Err(format!("{key}: of a file that is no catalog")) };
-    must(bytes.is_empty() || bytes.ends_with(b"\n"), || format!("{key}: its last line is cut"))?;
     let mut lines = bytes.split_inclusive(|&b| b == b'\n');
     let (mut completed, mut failed) = (0, 0);
     for row in rows {
         let line = lines.next().ok_or_else(|| format!("{key}: half of it; row {row} is missing"))?;
-        let result: RowResult = parse(key, line)?;
-        let sku = match &result {
-            RowResult::Completed(result) => {
+        let known = results.get(&row).and_then(|versions| versions.iter().rev().find(|(bytes, _)| bytes == line));
+        match known {
+            Some((_, RowResult::Completed(_))) => {
                 completed += 1;
                 seen_completed.insert(row);
-                &result.sku
             }
-            RowResult::Failed(result) => {
+            Some((_, RowResult::Failed(_))) => {
                 failed += 1;
                 must(!seen_completed.contains(&row), || {
                     format!("{key}: row {row} went back from completed to failed")
                 })?;
-                &result.sku
             }
-        };
-        let index = usize::try_from(row).unwrap_or(usize::MAX) - 1;
-        must(result.row() == row && expected.get(index).is_some_and(|e| e.sku == *sku), || {
-            format!("{key}: line {} is row {} with SKU {sku:?}", index + 1, result.row())
-        })?;
+            None => {
+                return Err(format!("{key}: line of row {row} is no result of it: {}", String::from_utf8_lossy(line)));
+            }
+        }
     }
     must(lines.next().is_none(), || format!("{key}: more lines than rows"))?;
     Ok((completed, failed))

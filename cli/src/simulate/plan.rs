@@ -272,12 +272,13 @@ fn row(product: u64) -> Row {
 }
 
 fn drops(rng: &mut Rng, generate: &GenerateSettings, split: &SplitSettings) -> Vec<Drop> {
-    let count = match rng.u32(0..1_000) {
-        0..4 => rng.usize(1_001..2_600),
-        4 => rng.usize(2_001..4_200),
-        5..300 => rng.usize(1..=60),
-        300..310 => 0,
-        _ => rng.usize(1..=12),
+    let count = match rng.u32(0..2_000) {
+        // Two parts; and more than the splitter sends between two checkpoints.
+        0..3 => rng.usize(1_001..1_300),
+        3 => rng.usize(2_001..2_200),
+        4..300 => rng.usize(1..=50),
+        300..320 => 0,
+        _ => rng.usize(1..=10),
     };
     let odd = pick(rng, &[0, 10, 40]);
     let mut rows = catalog(rng, count, odd);
@@ -424,13 +425,13 @@ fn not_a_catalog(rng: &mut Rng, rows: &[Row]) -> (Vec<u8>, Expected) {
             ("empty_file", false)
         }
         1 => {
-            body.splice(..4, *b"memo");
-            body.splice(5..8, *b"art");
+            let title = body.windows(5).position(|word| word == b"title").unwrap_or_default();
+            body.splice(title..title + 5, *b"xyzzy");
             ("missing_column", true)
         }
         _ => {
-            body.extend(b"kept,\xff\xfe,x,https://shop.example/1.jpg,b,,,\n");
-            ("not_utf8", true)
+            body.splice(..4, *b"sku");
+            ("duplicate_column", true)
         }
     };
     (body, Expected::Rejected { code, has_line })

@@ -5,7 +5,9 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 
-use crate::{s3::S3Store, secret::SecretKey, sqs::SqsQueue};
+#[cfg(feature = "lambda")]
+use crate::secret::SecretKey;
+use crate::{s3::S3Store, sqs::SqsQueue};
 
 /// A part of an upload has 8 MiB; everything else is small.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -14,6 +16,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Aws {
     s3: aws_sdk_s3::Client,
     sqs: aws_sdk_sqs::Client,
+    #[cfg(feature = "lambda")]
     secrets: aws_sdk_secretsmanager::Client,
 }
 
@@ -41,6 +44,7 @@ impl Aws {
         Self {
             s3: aws_sdk_s3::Client::from_conf(s3),
             sqs: aws_sdk_sqs::Client::new(config),
+            #[cfg(feature = "lambda")]
             secrets: aws_sdk_secretsmanager::Client::new(config),
         }
     }
@@ -64,6 +68,7 @@ impl Aws {
     }
 
     /// The API key in a secret.
+    #[cfg(feature = "lambda")]
     #[must_use]
     pub fn key(&self, secret_arn: &str) -> SecretKey {
         SecretKey::new(self.secrets.clone(), secret_arn)

@@ -3,7 +3,10 @@
 
 use std::{fmt, num::NonZeroU32, ops::RangeInclusive, str::FromStr, time::Duration};
 
-use packshot_pipeline::settings::{AccountPolicy, Defaults, GenerateSettings, SplitSettings};
+use packshot_pipeline::{
+    columns::{ColumnMap, parse_column_map},
+    settings::{AccountPolicy, Defaults, GenerateSettings, SplitSettings},
+};
 use tracing::level_filters::LevelFilter;
 
 use crate::images_api::parse_base_url;
@@ -87,6 +90,7 @@ impl SplitterConfig {
                     prompt_template: reader.optional("PROMPT_TEMPLATE"),
                     revision: None,
                 },
+                column_map: reader.column_map("COLUMN_MAP"),
                 max_rows: reader.number("MAX_ROWS", 1..=100_000_000, default.max_rows),
                 max_images: Some(reader.number("MAX_IMAGES_PER_JOB", 0..=1_000_000_000, 0)).filter(|&limit| limit > 0),
             },
@@ -208,6 +212,14 @@ impl<'a> Reader<'a> {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         self.problem(name, &format!("must be {}, not `{text}`", words.join(" or ")));
         default
+    }
+
+    fn column_map(&mut self, name: &str) -> ColumnMap {
+        let text = self.text(name, "");
+        parse_column_map(&text).unwrap_or_else(|error| {
+            self.problem(name, &error.to_string());
+            ColumnMap::new()
+        })
     }
 
     fn log_level(&mut self) -> LevelFilter {

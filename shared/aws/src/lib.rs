@@ -1,7 +1,7 @@
 //! packshot's adapters: what connects the use cases to AWS and to the images API.
 //!
 //! The ports themselves, and what their errors promise, are described in [`packshot_pipeline::ports`]. Everything here is
-//! behind a feature, because the command-line tool wants the images API without the AWS SDK.
+//! behind a feature, so that nobody builds what only others need.
 
 #[cfg(feature = "images")]
 mod address;
@@ -23,7 +23,7 @@ pub mod redrive;
 pub mod s3;
 #[cfg(feature = "sdk")]
 mod sdk_error;
-#[cfg(feature = "sdk")]
+#[cfg(feature = "lambda")]
 pub mod secret;
 #[cfg(feature = "sdk")]
 pub mod sqs;

@@ -6,6 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    intake::Format,
     job::{Job, NotACatalog},
     keys::{self, JobId},
     ledger, objects,
@@ -56,12 +57,18 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Found {
+    /// How the file is written.
+    pub format: Format,
+    /// Which kind of file it was recognised as: `packshot`, `shopify`, `woocommerce`, `google-merchant`, `akeneo`.
+    pub export: String,
     /// The file's columns, in order.
     pub columns: Vec<String>,
     /// What was recognised: standard name → name in the file.
     pub mapping: BTreeMap<String, String>,
     /// Data records.
     pub rows: u64,
+    /// Records that are no rows, because they only go on with the product above.
+    pub continuation_rows: u64,
     /// Rows that would be sent.
     pub valid: u64,
     /// Rows that would be failed without a call.
@@ -214,9 +221,12 @@ impl Survey {
         // Stable, so that equal counts stay in the order of their codes.
         rejects.sort_by_key(|group| std::cmp::Reverse(group.count));
         let found = Found {
+            format: job.format,
+            export: job.export,
             columns: job.columns,
             mapping: job.mapping,
             rows: job.rows,
+            continuation_rows: job.continuation_rows,
             valid: job.valid,
             rejected: job.rejected,
             rejects,

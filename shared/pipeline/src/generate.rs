@@ -434,7 +434,7 @@ impl<'a> Row<'a> {
         let mut next = held.entry.clone();
         count(&mut next);
         next.state = State::Released;
-        match self.replace(held, &next).await? {
+        match self.replace(held, &mut next).await? {
             Some(etag) => Ok(Next::Decide(Some((next, etag)))),
             None => self.look_again().await,
         }
@@ -445,21 +445,25 @@ impl<'a> Row<'a> {
         let mut next = held.entry.clone();
         count(&mut next);
         next.state = State::Failed(failure.clone());
-        match self.replace(held, &next).await? {
+        match self.replace(held, &mut next).await? {
             Some(_) => self.fail(&given_up(failure, &next)).await.map(Next::End),
             None => self.look_again().await,
         }
     }
 
     /// Writes over our own claim; `None` where it is no longer ours.
-    async fn replace(&self, held: Held, next: &Entry) -> Result<Option<Etag>, Trouble> {
-        let body = bytes::Bytes::from(json::to_vec(next));
+    async fn replace(&self, held: Held, next: &mut Entry) -> Result<Option<Etag>, Trouble> {
         let mut etag = held.etag;
         for _ in 0..RECORD_TRIES {
-            match objects::write(self.host.ports, &self.ledger_key, body.clone(), Precondition::Matches(etag)).await {
+            let body = json::to_vec(next).into();
+            match objects::write(self.host.ports, &self.ledger_key, body, Precondition::Matches(etag)).await {
                 Ok(etag) => return Ok(Some(etag)),
                 Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => match self.read_ledger().await? {
-                    Ok(Some((current, now))) if current.is_claimed_by(&held.nonce) => etag = now,
+                    Ok(Some((current, now))) if current.is_claimed_by(&held.nonce) => {
+                        // A worker of another job that we took for dead may have noted its outcome there.
+                        next.others = current.others;
+                        etag = now;
+                    }
                     Ok(Some((current, now))) if current == *next => return Ok(Some(now)),
                     _ => return Ok(None),
                 },
@@ -586,6 +590,8 @@ impl<'a> Row<'a> {
             assets: outcome.assets,
             unknown_outcomes: if paid_here { unknown } else { 0 },
             archive_error: outcome.archive_error,
+            image_url: Some(self.message.request.image_url.clone()),
+            prompt: Some(self.message.request.prompt.clone()),
         }));
         let line = json::to_line(&result);
         objects::update(ports, &self.result_key, self.result.clone(), |current| {

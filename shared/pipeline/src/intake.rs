@@ -1,57 +1,95 @@
-//! From the bytes of an object to the records of a catalog.
+//! From the bytes of an object to the records of a catalog, whatever program wrote it.
 //!
-//! [`CatalogReader`] pulls chunks from the store and cuts them into records; a record is bounded in bytes, so that an
-//! unclosed quote cannot swallow the file or the memory. Lines are counted here, physically, as an editor shows them.
+//! ```text
+//! bytes ─▶ signature (is this text at all?) ─▶ gzip ─▶ decode (UTF-8) ─▶ sep=, delimiter ─▶ records
+//! ```
+//!
+//! [`CatalogReader`] pulls chunks from the store through all of these in one pass, with memory for a few chunks and one
+//! record. What it finds depends on the bytes alone, so that whoever reads the same object again reads the same records.
 
-use bytes::Bytes;
-use csv_core::ReadRecordResult;
-use futures::StreamExt as _;
+use bytes::{Buf as _, Bytes};
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use serde::{Deserialize, Serialize};
 
+use self::{
+    decode::Decoder,
+    records::{CTRL_Z, Records, Step},
+};
+pub use self::{
+    decode::Encoding,
+    records::{MAX_RECORD_BYTES, Record},
+};
 use crate::{
+    columns::{ColumnMap, Columns},
     job::NotACatalog,
     ports::{Body, StoreError},
 };
 
-/// The longest record, in bytes: what fits into a queue message with its request beside it.
-pub const MAX_RECORD_BYTES: usize = 128 * 1024;
-/// The most columns; spreadsheets stop at 16,384.
-const MAX_COLUMNS: usize = 16_384;
+mod decode;
+mod gzip;
+mod records;
+mod signature;
 
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+/// What the looks at a file's beginning need: enough for a ZIP archive to name its first entry.
+const HEAD_BYTES: usize = 2 * 1024;
+/// What may part columns; where nothing else decides, the first of them.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
-/// One record of the file: the header, or a row.
-#[derive(Debug, Clone, Copy)]
-pub struct Record<'a> {
-    text: &'a str,
-    ends: &'a [usize],
-    /// The physical line on which it begins, from 1.
-    pub line: u64,
+/// How a file turned out to be written. Stands in `job.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Format {
+    /// How it writes its characters.
+    pub encoding: Encoding,
+    /// What parts its columns.
+    pub delimiter: char,
+    /// What ends its first line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line_ending: Option<LineEnding>,
+    /// How it is packed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
 }
 
-impl<'a> Record<'a> {
-    /// Number of fields.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ends.len()
+impl Default for Format {
+    /// The plainest CSV.
+    fn default() -> Self {
+        Self { encoding: Encoding::Utf8, delimiter: ',', line_ending: None, compression: None }
     }
+}
 
-    /// Whether there is nothing in it but white space in a single field.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.len() <= 1 && self.text.trim().is_empty()
-    }
+/// What ends a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum LineEnding {
+    /// Unix.
+    Lf,
+    /// Windows.
+    CrLf,
+    /// The Mac of old.
+    Cr,
+}
 
-    /// One field, unquoted.
-    #[must_use]
-    pub fn get(&self, index: usize) -> Option<&'a str> {
-        let end = *self.ends.get(index)?;
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        self.text.get(start..end)
-    }
+/// How a file is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// By its first bytes, whatever its name.
+    Gzip,
+}
 
-    /// All fields in order.
-    pub fn fields(&self) -> impl Iterator<Item = &'a str> + '_ {
-        (0..self.len()).filter_map(|index| self.get(index))
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let delimiter = match self.delimiter {
+            ',' => "comma".to_owned(),
+            ';' => "semicolon".to_owned(),
+            '\t' => "tab".to_owned(),
+            other => format!("`{other}`"),
+        };
+        write!(f, "{}, {delimiter}-separated", self.encoding.name())?;
+        if self.compression.is_some() { f.write_str(", gzip") } else { Ok(()) }
     }
 }
 
@@ -66,13 +104,14 @@ pub enum ReadError {
     Store(#[from] StoreError),
 }
 
-/// Reads the records of one object in one pass, with memory for one chunk and one record.
+/// Reads the records of one object in one pass.
 pub struct CatalogReader {
-    body: Body<'static>,
+    text: Text,
+    /// Decoded, and not parsed yet.
     chunk: Bytes,
-    /// Bytes that the next look at the chunk needs: at the start a whole byte order mark, then any.
-    wants: usize,
-    ended: bool,
+    map: ColumnMap,
+    format: Format,
+    started: bool,
     records: Records,
 }
 
@@ -80,26 +119,39 @@ impl CatalogReader {
     /// Reads from the start of an object.
     #[must_use]
     pub fn new(body: Body<'static>) -> Self {
-        Self { body, chunk: Bytes::new(), wants: BYTE_ORDER_MARK.len(), ended: false, records: Records::new() }
+        Self::with_map(body, ColumnMap::new())
+    }
+
+    /// As [`CatalogReader::new`], knowing what a person said about the columns: the delimiter is the one that shows them.
+    #[must_use]
+    pub fn with_map(body: Body<'static>, map: ColumnMap) -> Self {
+        Self {
+            text: Text::new(body),
+            chunk: Bytes::new(),
+            map,
+            format: Format::default(),
+            started: false,
+            records: Records::new(b',', 0),
+        }
+    }
+
+    /// What the file turned out to be, as far as it has been read.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        Format { encoding: self.text.decoder.encoding(), ..self.format.clone() }
     }
 
     /// The next record that is not blank; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Record<'_>>, ReadError> {
+        if !self.started {
+            self.start().await?;
+        }
         loop {
-            while !self.ended && self.chunk.len() < self.wants {
-                match self.body.next().await {
-                    Some(chunk) if self.chunk.is_empty() => self.chunk = chunk?,
-                    Some(chunk) => self.chunk = [&*self.chunk, &*chunk?].concat().into(),
-                    None => self.ended = true,
-                }
-            }
-            if std::mem::replace(&mut self.wants, 1) > 1 && self.chunk.starts_with(BYTE_ORDER_MARK) {
-                bytes::Buf::advance(&mut self.chunk, BYTE_ORDER_MARK.len());
-                self.records.offset = BYTE_ORDER_MARK.len() as u64;
-                continue;
+            if self.chunk.is_empty() {
+                self.chunk = self.pull().await?;
             }
             let (used, step) = self.records.read(&self.chunk)?;
-            bytes::Buf::advance(&mut self.chunk, used);
+            self.chunk.advance(used);
             match step {
                 Step::More => {}
                 Step::End => return Ok(None),
@@ -112,226 +164,223 @@ impl CatalogReader {
         }
         self.records.record().map(Some).map_err(Into::into)
     }
+
+    /// More text, or nothing at the end.
+    async fn pull(&mut self) -> Result<Bytes, ReadError> {
+        self.text.next().await.map_err(|error| match error {
+            ReadError::NotACatalog(problem) if problem.line.is_none() => {
+                let (line, byte) = self.records.place();
+                problem.at(line, byte).into()
+            }
+            error => error,
+        })
+    }
+
+    /// Looks at the beginning, up to the end of the header.
+    async fn start(&mut self) -> Result<(), ReadError> {
+        self.started = true;
+        let mark = self.text.start(&mut self.format).await?;
+        let mut head = self.chunk_of(HEAD_BYTES).await?;
+        if let Some(problem) = signature::refuse_text(&head) {
+            return Err(problem.into());
+        }
+        let separator = separator(&head);
+        if let Some((_, line)) = separator {
+            self.format.line_ending = line_ending(&head[..line]);
+        }
+        let skipped = separator.map_or(0, |(_, line)| line);
+        // What comes in one piece from the store seldom ends within the header.
+        while header(&head[skipped..]).is_none() && head.len() < MAX_RECORD_BYTES && !self.text.decoder.is_stuck() {
+            let more = self.text.next().await?;
+            if more.is_empty() {
+                break;
+            }
+            head = [&*head, &*more].concat().into();
+        }
+        let line = header(&head[skipped..]).unwrap_or(&head[skipped..]);
+        let delimiter = separator.map_or_else(|| delimiter(line, &self.map), |(delimiter, _)| delimiter);
+        self.format.delimiter = char::from(delimiter);
+        self.format.line_ending = self.format.line_ending.or_else(|| line_ending(&head));
+        self.records = Records::new(delimiter, mark);
+        self.records.skip(&head[..skipped]);
+        self.chunk = head.slice(skipped..);
+        Ok(())
+    }
+
+    async fn chunk_of(&mut self, bytes: usize) -> Result<Bytes, ReadError> {
+        let mut chunk = Bytes::new();
+        // What is wrong further on is said when the reading comes there, with its line.
+        while chunk.len() < bytes && !self.text.decoder.is_stuck() {
+            let more = self.text.next().await?;
+            if more.is_empty() {
+                break;
+            }
+            chunk = if chunk.is_empty() { more } else { [&*chunk, &*more].concat().into() };
+        }
+        Ok(chunk)
+    }
 }
 
-enum Step {
-    More,
-    Record,
-    End,
+/// The text of an object, as UTF-8, without what is not text at its beginning and its end.
+struct Text {
+    bytes: BoxStream<'static, Result<Bytes, ReadError>>,
+    /// What `bytes` reads from, until its beginning has been seen.
+    body: Option<Body<'static>>,
+    decoder: Decoder,
+    ended: bool,
+    /// A Ctrl-Z that may be the last character.
+    held: bool,
 }
 
-/// The parser and its one record, without input or output of its own.
-struct Records {
-    parser: csv_core::Reader,
-    /// The fields of the current record, one after the other; grows to the longest record seen.
-    fields: Vec<u8>,
-    filled: usize,
-    ends: Vec<usize>,
-    fields_ended: usize,
-    lines: Lines,
-    /// Between two records: line ends here are blank lines.
-    between: bool,
-    line: u64,
-    /// Where the current record begins, in bytes from the start of the file.
-    byte: u64,
-    offset: u64,
-}
-
-impl Records {
-    fn new() -> Self {
+impl Text {
+    fn new(body: Body<'static>) -> Self {
         Self {
-            parser: csv_core::Reader::new(),
-            fields: vec![0; 4 * 1024],
-            filled: 0,
-            ends: vec![0; 64],
-            fields_ended: 0,
-            lines: Lines::default(),
-            between: true,
-            line: 1,
-            byte: 0,
-            offset: 0,
+            bytes: stream::empty().boxed(),
+            body: Some(body),
+            decoder: Decoder::new(&[]).0,
+            ended: false,
+            held: false,
         }
     }
 
-    /// Reads on in `input` (empty means the end of the file) up to the end of a record.
-    fn read(&mut self, input: &[u8]) -> Result<(usize, Step), NotACatalog> {
-        let mut used = 0;
-        if self.between {
-            let blank = input.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-            self.take(&input[..blank]);
-            used = blank;
-            if used == input.len() && !input.is_empty() {
-                return Ok((used, Step::More));
-            }
-            self.between = false;
-            self.filled = 0;
-            self.fields_ended = 0;
-            self.line = self.lines.current;
-            self.byte = self.offset;
+    /// Looks at the first bytes; answers with the length of the byte order mark.
+    async fn start(&mut self, format: &mut Format) -> Result<u64, ReadError> {
+        let Some(mut body) = self.body.take() else { return Ok(0) };
+        let head = gather(&mut body).await?;
+        let whole = stream::iter([Ok(head.clone())]).chain(body);
+        let mut head = head;
+        if head.starts_with(&[0x1f, 0x8b]) {
+            format.compression = Some(Compression::Gzip);
+            self.bytes = gzip::unpack(whole.boxed());
+            head = gather(&mut self.bytes).await?;
+            let rest = std::mem::replace(&mut self.bytes, stream::empty().boxed());
+            self.bytes = stream::iter([Ok(head.clone())]).chain(rest).boxed();
+        } else {
+            self.bytes = whole.map(|chunk| chunk.map_err(ReadError::from)).boxed();
         }
+        if let Some(problem) = signature::refuse(&head) {
+            return Err(problem.into());
+        }
+        let (decoder, mark) = Decoder::new(&head);
+        self.decoder = decoder;
+        if mark > 0 {
+            // The first chunk is the head, which holds the whole mark.
+            let rest = std::mem::replace(&mut self.bytes, stream::empty().boxed());
+            let mut first = true;
+            let unmarked = rest.map(move |chunk| {
+                let skip = if std::mem::take(&mut first) { mark } else { 0 };
+                chunk.map(|chunk| chunk.slice(skip.min(chunk.len())..))
+            });
+            self.bytes = unmarked.boxed();
+        }
+        Ok(mark as u64)
+    }
+
+    /// More text; nothing at the end.
+    async fn next(&mut self) -> Result<Bytes, ReadError> {
         loop {
-            let (result, read, written, ended) = self.parser.read_record(
-                &input[used..],
-                &mut self.fields[self.filled..],
-                &mut self.ends[self.fields_ended..],
-            );
-            self.take(&input[used..used + read]);
-            used += read;
-            self.filled += written;
-            self.fields_ended += ended;
-            match result {
-                ReadRecordResult::InputEmpty => return Ok((used, Step::More)),
-                ReadRecordResult::OutputFull if grow(&mut self.fields, MAX_RECORD_BYTES) => {}
-                ReadRecordResult::OutputFull => return Err(self.oversized("long")),
-                ReadRecordResult::OutputEndsFull if grow(&mut self.ends, MAX_COLUMNS) => {}
-                ReadRecordResult::OutputEndsFull => return Err(self.oversized("wide")),
-                ReadRecordResult::Record => {
-                    self.between = true;
-                    return Ok((used, Step::Record));
-                }
-                ReadRecordResult::End => return Ok((used, Step::End)),
+            if let Some(problem) = self.decoder.problem() {
+                return Err(problem.into());
+            }
+            if self.ended {
+                return Ok(Bytes::new());
+            }
+            let chunk = self.bytes.next().await.transpose()?;
+            self.ended = chunk.is_none();
+            let mut text = self.decoder.decode(chunk.unwrap_or_default(), self.ended);
+            if self.held && !text.is_empty() {
+                text = [&[CTRL_Z as u8], &*text].concat().into();
+                self.held = false;
+            }
+            if text.last() == Some(&(CTRL_Z as u8)) {
+                text.truncate(text.len() - 1);
+                self.held = true;
+            }
+            if !text.is_empty() {
+                return Ok(text);
             }
         }
     }
-
-    fn take(&mut self, bytes: &[u8]) {
-        self.lines.count(bytes);
-        self.offset += bytes.len() as u64;
-    }
-
-    fn record(&self) -> Result<Record<'_>, NotACatalog> {
-        let bytes = &self.fields[..self.filled];
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            let line = self.line + Lines::within(&bytes[..error.valid_up_to()]);
-            NotACatalog::new("not_utf8", "the file is not UTF-8; save it as \"CSV UTF-8\" and drop it again")
-                .at(line, self.byte)
-        })?;
-        // The parser cuts at ASCII bytes only, so every end is a character boundary.
-        Ok(Record { text, ends: &self.ends[..self.fields_ended], line: self.line })
-    }
-
-    fn oversized(&self, how: &str) -> NotACatalog {
-        NotACatalog::new(
-            "record_too_large",
-            format!(
-                "the record that begins here is too {how} (more than {MAX_RECORD_BYTES} bytes or {MAX_COLUMNS} columns); \
-                 is a quotation mark not closed?"
-            ),
-        )
-        .at(self.line, self.byte)
-    }
 }
 
-/// Doubles a buffer; `false` where it may not grow any more.
-fn grow<T: Clone + Default>(buffer: &mut Vec<T>, limit: usize) -> bool {
-    let may = buffer.len() < limit;
-    buffer.resize((buffer.len() * 2).min(limit), T::default());
-    may
-}
-
-/// Counts physical lines: LF, CRLF and CR each end one.
-struct Lines {
-    current: u64,
-    after_cr: bool,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self { current: 1, after_cr: false }
-    }
-}
-
-impl Lines {
-    fn count(&mut self, bytes: &[u8]) {
-        let Some(&last) = bytes.last() else { return };
-        for at in memchr::memchr2_iter(b'\n', b'\r', bytes) {
-            let continues =
-                bytes[at] == b'\n' && at.checked_sub(1).map_or(self.after_cr, |before| bytes[before] == b'\r');
-            self.current += u64::from(!continues);
+/// The first bytes of a stream; fewer only at its end.
+async fn gather<E>(bytes: &mut BoxStream<'static, Result<Bytes, E>>) -> Result<Bytes, E> {
+    let mut head = Bytes::new();
+    while head.len() < HEAD_BYTES {
+        match bytes.next().await.transpose()? {
+            Some(chunk) if head.is_empty() => head = chunk,
+            Some(chunk) => head = [&*head, &*chunk].concat().into(),
+            None => break,
         }
-        self.after_cr = last == b'\r';
     }
+    Ok(head)
+}
 
-    fn within(bytes: &[u8]) -> u64 {
-        let mut lines = Self::default();
-        lines.count(bytes);
-        lines.current - 1
+/// Excel's `sep=;` as the first line: the delimiter, and where the next line begins.
+fn separator(head: &[u8]) -> Option<(u8, usize)> {
+    let end = memchr::memchr2(b'\n', b'\r', head)?;
+    let next = end + if head[end..].starts_with(b"\r\n") { 2 } else { 1 };
+    let line = head[..end].trim_ascii();
+    let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
+    let (word, value) = line.split_at_checked(4)?;
+    match value {
+        _ if !word.eq_ignore_ascii_case(b"sep=") => None,
+        // The tab has been trimmed.
+        [] => Some((b'\t', next)),
+        &[delimiter] if delimiter.is_ascii_punctuation() && delimiter != b'"' => Some((delimiter, next)),
+        _ => None,
     }
+}
+
+/// The first line that is not blank, if it is there whole. Line ends between quotation marks are part of it.
+fn header(text: &[u8]) -> Option<&[u8]> {
+    let blank = |b: &u8| b.is_ascii_whitespace() || DELIMITERS.contains(b) || *b == b'"';
+    let begin = text.iter().position(|b| !blank(b))?;
+    let begin = memchr::memrchr2(b'\n', b'\r', &text[..begin]).map_or(0, |end| end + 1);
+    let mut quoted = false;
+    let length = text[begin..].iter().position(|&b| {
+        quoted ^= b == b'"';
+        !quoted && matches!(b, b'\n' | b'\r')
+    })?;
+    Some(&text[begin..begin + length])
+}
+
+/// The delimiter that shows the columns a catalog needs; else the most frequent one.
+fn delimiter(header: &[u8], map: &ColumnMap) -> u8 {
+    let shows = |&delimiter: &u8| {
+        let mut records = Records::new(delimiter, 0);
+        let whole = [header, b"\n"].concat();
+        match records.read(&whole) {
+            Ok((_, Step::Record)) => records
+                .record()
+                .is_ok_and(|record| Columns::suffice(&record.fields().map(str::trim).collect::<Vec<_>>(), map)),
+            _ => false,
+        }
+    };
+    if let Some(delimiter) = DELIMITERS.into_iter().find(shows) {
+        return delimiter;
+    }
+    let mut quoted = false;
+    let mut counts = [0usize; DELIMITERS.len()];
+    for &byte in header {
+        quoted ^= byte == b'"';
+        if let Some(at) = DELIMITERS.iter().position(|&d| d == byte && !quoted) {
+            counts[at] += 1;
+        }
+    }
+    // Of equal counts the last is taken, so the comma comes last.
+    let most = DELIMITERS.into_iter().zip(counts).rev().max_by_key(|&(_, count)| count);
+    most.map_or(b',', |(delimiter, _)| delimiter)
+}
+
+fn line_ending(text: &[u8]) -> Option<LineEnding> {
+    let end = memchr::memchr2(b'\n', b'\r', text)?;
+    Some(match (text[end], text.get(end + 1)) {
+        (b'\n', _) => LineEnding::Lf,
+        (_, Some(b'\n')) => LineEnding::CrLf,
+        _ => LineEnding::Cr,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    type Read = Vec<(u64, Vec<String>)>;
-
-    async fn read(bytes: &[u8], chunk: usize) -> Result<Read, String> {
-        let chunks: Vec<_> = bytes.chunks(chunk).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-        let mut reader = CatalogReader::new(futures::stream::iter(chunks).boxed());
-        let mut records = Vec::new();
-        while let Some(record) = reader.next().await.map_err(|e| e.to_string())? {
-            records.push((record.line, record.fields().map(str::to_owned).collect()));
-        }
-        Ok(records)
-    }
-
-    fn record(line: u64, fields: &[&str]) -> (u64, Vec<String>) {
-        (line, fields.iter().map(|&f| f.to_owned()).collect())
-    }
-
-    #[tokio::test]
-    async fn records_know_their_physical_line() {
-        let cases: &[(&str, Read)] = &[
-            ("", vec![]),
-            ("\n\n", vec![]),
-            ("a,b", vec![record(1, &["a", "b"])]),
-            ("\u{feff}a,b\n1,2\n", vec![record(1, &["a", "b"]), record(2, &["1", "2"])]),
-            ("a\r\n\r\n\r\nb\r\n", vec![record(1, &["a"]), record(4, &["b"])]),
-            ("a\rb\r\rc", vec![record(1, &["a"]), record(2, &["b"]), record(4, &["c"])]),
-            ("a,\"x\r\ny\r\n\"\r\nb,\"\"\"\"", vec![record(1, &["a", "x\r\ny\r\n"]), record(4, &["b", "\""])]),
-            ("a\n   \nb\n", vec![record(1, &["a"]), record(3, &["b"])]),
-            (",,\n", vec![record(1, &["", "", ""])]),
-        ];
-        for (text, expected) in cases {
-            for chunk in [1, 2, 3, 1_000] {
-                assert_eq!(read(text.as_bytes(), chunk).await.as_ref(), Ok(expected), "{text:?} in chunks of {chunk}");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn an_unclosed_quote_is_reported_where_its_record_begins() {
-        let text = format!("sku,title\na,b\nc,\"{}", "never closed\n".repeat(20_000));
-        let error = read(text.as_bytes(), 4_096).await.unwrap_err();
-        assert!(error.contains("line 3") && error.contains("quotation mark"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn bytes_that_are_not_utf8_are_reported_with_their_line() {
-        let error = read(b"sku,title\na,\"x\ny\xff\"\n", 4).await.unwrap_err();
-        assert!(error.contains("line 3") && error.contains("UTF-8"), "{error}");
-    }
-
-    proptest! {
-        /// Whatever the csv crate writes, we read, however the store cuts it.
-        #[test]
-        fn reads_what_was_written(rows in proptest::collection::vec(proptest::collection::vec("[a-z,\"\r\n ü]{1,8}x", 2..5), 0..6), chunk in 1usize..40) {
-            let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
-            for row in &rows {
-                writer.write_record(row).unwrap();
-            }
-            let bytes = writer.into_inner().unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let read = runtime.block_on(read(&bytes, chunk)).unwrap();
-            prop_assert_eq!(read.into_iter().map(|(_, fields)| fields).collect::<Vec<_>>(), rows);
-        }
-
-        #[test]
-        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400), chunk in 1usize..40) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let _ = runtime.block_on(read(&bytes, chunk));
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    columns::ColumnMap,
+    intake::Format,
     keys::{Catalog, JobId},
     ports::Etag,
     settings::Defaults,
@@ -52,10 +54,22 @@ pub struct Job {
     pub rejected: u64,
     /// Pictures that the valid rows ask for.
     pub images: u64,
+    /// Records that are no rows, because they only go on with the product above: variants and further pictures.
+    #[serde(default)]
+    pub continuation_rows: u64,
+    /// How the file is written.
+    #[serde(default)]
+    pub format: Format,
+    /// Which kind of file it was recognised as: `packshot`, `shopify`, `woocommerce`, `google-merchant`, `akeneo`.
+    #[serde(default)]
+    pub export: String,
     /// The file's columns, in order.
     pub columns: Vec<String>,
     /// What was recognised: standard name → name in the file.
     pub mapping: BTreeMap<String, String>,
+    /// What a person said about columns.
+    #[serde(default, skip_serializing_if = "ColumnMap::is_empty")]
+    pub column_map: ColumnMap,
     /// The request defaults in force.
     pub defaults: Defaults,
     /// When the file had been read to its end.

@@ -16,6 +16,9 @@ pub const INCOMING: &str = "incoming/";
 /// Where results stand, and `job.json`.
 pub const RESULTS: &str = "results/";
 
+/// What the keys of catalogs end with. What a file really is, its bytes say.
+pub const CATALOG_EXTENSIONS: [&str; 3] = [".csv", ".tsv", ".csv.gz"];
+
 /// Every byte but `[A-Za-z0-9._-]`.
 const SKU_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
 /// Keeps a key far below S3's 1,024 bytes and a file name below 255.
@@ -74,11 +77,10 @@ impl Catalog {
     #[must_use]
     pub fn of(key: &str) -> Option<Self> {
         let path = key.strip_prefix(INCOMING)?;
-        let stem_length = path.len().checked_sub(".csv".len())?;
-        let (stem, extension) = (path.get(..stem_length)?, path.get(stem_length..)?);
-        if !extension.eq_ignore_ascii_case(".csv") {
-            return None;
-        }
+        let stem = CATALOG_EXTENSIONS.into_iter().find_map(|extension| {
+            let (stem, end) = path.split_at_checked(path.len().checked_sub(extension.len())?)?;
+            end.eq_ignore_ascii_case(extension).then_some(stem)
+        })?;
         let safe = stem.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
         (safe && !stem.contains(['\\', '\0'])).then(|| Self(stem.to_owned()))
     }
@@ -214,6 +216,11 @@ pub fn image(catalog: &Catalog, sku: &str, n: usize, extension: &str) -> String 
     format!("images/{catalog}/{sku}/{sku}_{n}.{extension}")
 }
 
+/// The file name of a page of the contact sheet: `review.html`, `review-2.html`, …
+pub(crate) fn review_name(page: u64) -> String {
+    if page == 1 { "review.html".to_owned() } else { format!("review-{page}.html") }
+}
+
 /// The files of one job that the PIM and people read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifests {
@@ -258,10 +265,16 @@ impl Manifests {
         format!("{}summary.json", self.prefix)
     }
 
-    /// The contact sheet.
+    /// One page of the contact sheet, from 1.
     #[must_use]
-    pub fn review(&self) -> String {
-        format!("{}review.html", self.prefix)
+    pub fn review(&self, page: u64) -> String {
+        format!("{}{}", self.prefix, review_name(page))
+    }
+
+    /// What all pages of the contact sheet begin with.
+    #[must_use]
+    pub fn reviews(&self) -> String {
+        format!("{}review", self.prefix)
     }
 
     /// `manifests/<catalog>/latest.json`
@@ -303,7 +316,12 @@ mod tests {
             ("incoming/shoes.csv", Some("shoes")),
             ("incoming/spring/shoes.csv", Some("spring/shoes")),
             ("incoming/Frühling 2026/schuhe.v2.CSV", Some("Frühling 2026/schuhe.v2")),
+            ("incoming/shoes.tsv", Some("shoes")),
+            ("incoming/shoes.csv.GZ", Some("shoes")),
+            ("incoming/shoes.gz", None),
+            ("incoming/shoes.xlsx", None),
             ("incoming/.csv", None),
+            ("incoming/.csv.gz", None),
             ("incoming/../results/x.csv", None),
             ("incoming/a//b.csv", None),
             ("incoming/readme.txt", None),

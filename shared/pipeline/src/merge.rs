@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, future, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, future, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -22,6 +22,8 @@ use crate::{
     ports::{Etag, Listed, Ports, Precondition, StoreError},
     request::hex,
     result::RowResult,
+    review::{PER_PAGE, Review},
+    spreadsheet::{ERROR_COLUMNS, defuse, own_columns},
     summary::{Latest, Manifest, Status, Summary, Tally, VERSION},
 };
 
@@ -156,7 +158,7 @@ impl Merger<'_> {
         rounds(|| self.compose_once()).await
     }
 
-    /// Writes manifest, `failed.csv`, summary and latest, in this order, if all parts are there.
+    /// Writes manifest, `failed.csv`, review, summary and latest, in this order, if all parts are there.
     async fn compose_once(&self) -> Result<Round, StoreError> {
         let store = &self.ports.store;
         // What will be replaced is looked at before what it is made from.
@@ -168,6 +170,7 @@ impl Merger<'_> {
         };
         let failed_before = etag_of(&self.files.failed_csv()).await?;
         let manifest_before = etag_of(&self.files.manifest()).await?;
+        let reviews_before = objects::list(self.ports, &self.files.reviews()).await?;
         let parts = objects::list(self.ports, &self.files.parts()).await?;
         let standing: Option<Summary> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
         let precondition = Precondition::unchanged(seen.map(|seen| seen.etag));
@@ -201,6 +204,9 @@ impl Merger<'_> {
         };
         let summary = tally.finish(self.job, Manifest { key: manifest_key, etag, from });
         let status = summary.status;
+        if let Err(error) = self.write_review(&parts, &summary, reviews_before).await {
+            return again(error);
+        }
         match self.put_summary(&summary_key, &summary, precondition).await? {
             Round::Again => return Ok(Round::Again),
             Round::Done => self.point_latest(status).await?,
@@ -229,39 +235,70 @@ impl Merger<'_> {
     /// Writes the failed rows with their original columns, and counts all rows on the way.
     async fn write_failed(&self, parts: &[Listed], precondition: Precondition) -> Result<Tally, StoreError> {
         let tally = Mutex::new(Tally::default());
-        let header = self.csv_line(self.job.columns.iter().map(String::as_str).chain(["error_code", "error"]));
-        let rows = stream::iter(parts)
-            .map(|part| async move { self.open_part(part).await?.try_collect::<Vec<Bytes>>().await })
-            .buffered(2)
-            .map_ok(|chunks| {
-                let mut csv = Vec::new();
-                let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-                for line in chunks.concat().split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
-                    let result = match serde_json::from_slice::<RowResult>(line) {
-                        Ok(result) => result,
-                        Err(error) => return Err(StoreError::Refused { detail: format!("a result line: {error}") }),
-                    };
-                    tally.add(&result);
-                    csv.extend(self.failed_row(&result));
-                }
-                Ok(Bytes::from(csv))
-            })
-            .map(|row| row.and_then(|inner| inner));
+        let header = self.csv_line(own_columns(&self.job.columns).chain(ERROR_COLUMNS));
+        let rows = self.rows(parts).map_ok(|results| {
+            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            let lines = results.iter().flat_map(|result| {
+                tally.add(result);
+                self.failed_row(result)
+            });
+            Bytes::from_iter(lines)
+        });
         let body = stream::once(future::ready(Ok(Bytes::from(header)))).chain(rows);
         self.ports.store.put_stream(&self.files.failed_csv(), body.boxed(), precondition).await?;
         Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The results of each part, in row order.
+    fn rows<'s>(&'s self, parts: &'s [Listed]) -> impl Stream<Item = Result<Vec<RowResult>, StoreError>> + Send + 's {
+        stream::iter(parts)
+            .map(move |part| async move { self.open_part(part).await?.try_collect::<Vec<Bytes>>().await })
+            .buffered(2)
+            .map(|chunks| {
+                let text = chunks?.concat();
+                let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+                lines
+                    .map(|line| {
+                        serde_json::from_slice(line)
+                            .map_err(|error| StoreError::Refused { detail: format!("a result line: {error}") })
+                    })
+                    .collect()
+            })
+    }
+
+    /// Writes the contact sheet. Failures come first, so the parts are read twice rather than kept.
+    async fn write_review(&self, parts: &[Listed], summary: &Summary, before: Vec<Listed>) -> Result<(), StoreError> {
+        let mut before: BTreeMap<String, Etag> = before.into_iter().map(|page| (page.key, page.etag)).collect();
+        let review = Review::new(self.job, summary);
+        let pass = |failed: bool, count: u64| {
+            let wanted = move |row: &RowResult| matches!(row, RowResult::Failed(_)) == failed;
+            let rows = self.rows(if count > 0 { parts } else { &[] });
+            rows.map_ok(move |rows| stream::iter(rows.into_iter().filter(wanted).map(Ok))).try_flatten()
+        };
+        let mut cards = pass(true, summary.counts.failed)
+            .chain(pass(false, summary.counts.completed))
+            .map_ok(|row| Bytes::from(review.card(&row)))
+            .boxed();
+        for page in 1..=review.pages() {
+            let key = self.files.review(page);
+            let precondition = Precondition::unchanged(before.remove(&key));
+            let end = |html: String| stream::once(future::ready(Ok(Bytes::from(html))));
+            let body = end(review.head()).chain(cards.by_ref().take(PER_PAGE as usize)).chain(end(review.foot(page)));
+            self.ports.store.put_stream(&key, body.boxed(), precondition).await?;
+        }
+        Ok(())
+    }
+
     fn failed_row(&self, result: &RowResult) -> Vec<u8> {
         let RowResult::Failed(row) = result else { return Vec::new() };
-        let field = |name: &String| row.input.get(name).and_then(|value| value.as_str()).unwrap_or("");
-        self.csv_line(self.job.columns.iter().map(field).chain([row.error_code.as_str(), row.error.as_str()]))
+        let field = |name: &str| row.input.get(name).and_then(|value| value.as_str()).unwrap_or("");
+        self.csv_line(own_columns(&self.job.columns).map(field).chain([row.error_code.as_str(), row.error.as_str()]))
     }
 
     fn csv_line<'f>(&self, fields: impl Iterator<Item = &'f str>) -> Vec<u8> {
         let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
         // Writing to memory cannot fail.
-        let _ = writer.write_record(fields);
+        let _ = writer.write_record(fields.map(|field| defuse(field).into_owned()));
         writer.into_inner().unwrap_or_default()
     }
 

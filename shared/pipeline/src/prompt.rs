@@ -56,18 +56,20 @@ impl Prompt {
     }
 }
 
+/// How the vendor's sentence begins.
+pub(crate) const OPENING: &str = "E-commerce hero product photo of ";
+/// How it ends.
+pub(crate) const CLOSING: &str = "Photorealistic, centered composition, clean edges, no watermark, no extra text.";
+
 /// The vendor's sentence. A clause whose field is empty is left out.
 fn vendor_prompt(PromptFields { title, brand, style_tags }: PromptFields<'_>) -> String {
-    const END: &str = "Photorealistic, centered composition, clean edges, no watermark, no extra text.";
     let mut prompt = String::with_capacity(160 + title.len() + brand.len() + style_tags.len());
-    for (before, field) in
-        [("E-commerce hero product photo of ", title), ("Brand identity: ", brand), ("Style cues: ", style_tags)]
-    {
+    for (before, field) in [(OPENING, title), ("Brand identity: ", brand), ("Style cues: ", style_tags)] {
         if !field.is_empty() {
             prompt.extend([before, field, ". "]);
         }
     }
-    prompt.push_str(END);
+    prompt.push_str(CLOSING);
     prompt
 }
 

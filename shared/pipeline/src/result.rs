@@ -79,6 +79,12 @@ pub struct Completed {
     /// Why pictures could not be kept; the addresses above still hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive_error: Option<String>,
+    /// The product's own photo, so that a reader can put it beside what was made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_url: Option<String>,
+    /// What was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
 }
 
 /// A row that has no pictures.

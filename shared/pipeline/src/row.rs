@@ -16,6 +16,7 @@ use crate::{
     prompt::{Prompt, PromptFields},
     request::Request,
     settings::Defaults,
+    spreadsheet,
 };
 
 /// A row that will be generated.
@@ -43,8 +44,12 @@ pub struct Validator {
     columns: Columns,
     defaults: Defaults,
     prompt: Prompt,
-    seen: HashMap<SkuHash, First, BuildHasherDefault<Prehashed>>,
+    /// The product of the row before, where rows may go on with it.
+    product: String,
+    seen: Seen,
 }
+
+type Seen = HashMap<SkuHash, First, BuildHasherDefault<Prehashed>>;
 
 /// 96 bits of SHA-256: two of ten million SKUs are alike by chance once in 10^15 files.
 type SkuHash = [u8; SKU_HASH_BYTES];
@@ -82,7 +87,7 @@ impl Validator {
     pub fn new(columns: Columns, defaults: Defaults) -> Result<Self, NotACatalog> {
         let prompt = Prompt::new(defaults.prompt_template.as_deref())
             .map_err(|error| NotACatalog::new("template_error", error.to_string()))?;
-        Ok(Self { columns, defaults, prompt, seen: HashMap::default() })
+        Ok(Self { columns, defaults, prompt, product: String::new(), seen: HashMap::default() })
     }
 
     /// The header.
@@ -91,30 +96,58 @@ impl Validator {
         &self.columns
     }
 
+    /// Whether the next record only goes on with the product above (another variant, another picture). Such a record is
+    /// no row: it is neither numbered nor judged.
+    pub fn continues(&mut self, record: &Record<'_>) -> bool {
+        self.columns.continues(record, &mut self.product)
+    }
+
     /// Judges the next row. The outer error ends the file: a prompt template that fails on a row fails on the job.
     pub fn judge(&mut self, record: &Record<'_>) -> Result<Result<Accepted, Rejected>, NotACatalog> {
         let sku = self.columns.get(record, Column::Sku);
         let reject = |code, column: Option<Column>, what: String| {
-            let column = column.map(|c| format!(", column {}", c.name())).unwrap_or_default();
+            let column = column.map(|c| format!(", column {}", self.columns.called(c))).unwrap_or_default();
             let message = format!("line {}{column}: {what}", record.line);
             Ok(Err(Rejected { sku: sku.to_owned(), code, message }))
         };
 
         let (found, expected) = (record.len(), self.columns.names.len());
-        if found != expected {
-            return reject(
-                "field_count",
-                None,
-                format!("{found} fields where the header has {expected}; quote fields that contain commas"),
+        let spans = || match record.last_line() {
+            last if last > record.line => format!(" (the row goes on to line {last}: is a quotation mark not closed?)"),
+            _ => String::new(),
+        };
+        if record.stray_quote {
+            let what = format!(
+                "text follows a closing quotation mark{}; write quotation marks inside a quoted field twice (\"\")",
+                spans()
             );
+            return reject("stray_quote", None, what);
+        }
+        if found != expected {
+            let what = format!(
+                "{found} fields where the header has {expected}{}; {}",
+                spans(),
+                if found < expected {
+                    "add the missing ones"
+                } else {
+                    "put fields that contain the delimiter into quotation marks"
+                }
+            );
+            return reject("field_count", None, what);
         }
         for column in Column::REQUIRED {
             if self.columns.get(record, column).is_empty() {
                 return reject("empty_field", Some(column), "empty; every product needs one".into());
             }
         }
-        if sku.chars().any(char::is_control) {
-            return reject("invalid_sku", Some(Column::Sku), "has a control character; remove it".into());
+        if let Err((code, what)) = check_sku(sku, self.columns.is_failed_csv()) {
+            return reject(code, Some(Column::Sku), what);
+        }
+        for column in Column::ALL {
+            if let Some(control) = self.columns.get(record, column).chars().find(is_forbidden) {
+                let what = format!("has a control character (U+{:04X}); remove it", u32::from(control));
+                return reject("control_character", Some(column), what);
+            }
         }
         let image_url = self.columns.get(record, Column::ImageUrl);
         if let Err(what) = check_image_url(image_url) {
@@ -131,7 +164,7 @@ impl Validator {
         if worst_case_bytes(record, &self.columns.names, &request) > MAX_ROW_BYTES {
             return reject("row_too_large", None, "the row is too large for a queue message; shorten its texts".into());
         }
-        if let Some(line) = self.first_other(sku, &request, record.line) {
+        if let Some(line) = first_other(&mut self.seen, sku, &request, record.line) {
             return reject(
                 "duplicate_sku",
                 Some(Column::Sku),
@@ -154,7 +187,7 @@ impl Validator {
                     brand: get(Column::Brand),
                     style_tags: get(Column::StyleTags),
                 };
-                let columns = self.columns.names.iter().map(String::as_str).zip(record.fields());
+                let columns = self.columns.names.iter().map(String::as_str).zip(self.columns.fields(record));
                 self.prompt
                     .render(fields, columns)
                     .map_err(|error| NotACatalog::new("template_error", error.to_string()).on(record.line))?
@@ -177,25 +210,70 @@ impl Validator {
             },
         })
     }
+}
 
-    /// The line of an earlier row with this SKU and another request.
-    fn first_other(&mut self, sku: &str, request: &Request, line: u64) -> Option<u32> {
-        let mut hasher = DefaultHasher::new();
-        request.hash(&mut hasher);
-        let request = hasher.finish().to_le_bytes();
-        let mut key = SkuHash::default();
-        key.copy_from_slice(&Sha256::digest(sku)[..SKU_HASH_BYTES]);
-        let this = First { line: u32::try_from(line).unwrap_or(u32::MAX), request };
-        let first = self.seen.entry(key).or_insert(this);
-        (first.request != request).then_some(first.line)
-    }
+/// The line of an earlier row with this SKU and another request.
+fn first_other(seen: &mut Seen, sku: &str, request: &Request, line: u64) -> Option<u32> {
+    let mut hasher = DefaultHasher::new();
+    request.hash(&mut hasher);
+    let request = hasher.finish().to_le_bytes();
+    let mut key = SkuHash::default();
+    key.copy_from_slice(&Sha256::digest(sku)[..SKU_HASH_BYTES]);
+    let this = First { line: u32::try_from(line).unwrap_or(u32::MAX), request };
+    let first = seen.entry(key).or_insert(this);
+    (first.request != request).then_some(first.line)
 }
 
 /// The original columns of a row, for `failed.csv` and whoever looks at a message. Fields beyond the header get numbers.
 #[must_use]
 pub fn input(columns: &Columns, record: &Record<'_>) -> Map<String, Value> {
     let names = columns.names.iter().cloned().chain((columns.names.len() + 1..).map(|n| format!("(field {n})")));
-    names.zip(record.fields()).map(|(name, field)| (name, Value::from(field))).collect()
+    names.zip(columns.fields(record)).map(|(name, field)| (name, Value::from(field))).collect()
+}
+
+/// Line ends and tabs are text; no program means the others.
+fn is_forbidden(c: &char) -> bool {
+    c.is_control() && !matches!(c, '\t' | '\r' | '\n')
+}
+
+/// A SKU is taken as it is or not at all: two that differ in case or in the form of an accent are two.
+fn check_sku(sku: &str, restored: bool) -> Result<(), (&'static str, String)> {
+    if let Some(c) = sku.chars().find(|&c| c.is_control() || is_deceptive(c)) {
+        return Err((
+            "invalid_sku",
+            format!("has a character that cannot be seen (U+{:04X}); remove it", u32::from(c)),
+        ));
+    }
+    if !restored && spreadsheet::is_defused(sku) {
+        return Err((
+            "invalid_sku",
+            "begins with an apostrophe that keeps spreadsheets from running it; remove it".into(),
+        ));
+    }
+    if is_mangled(sku) {
+        let what = format!(
+            "`{sku}` is what a spreadsheet makes of a long number or of a formula that fails; format the column as text, \
+             enter the SKU again, and export it again"
+        );
+        return Err(("mangled_sku", what));
+    }
+    Ok(())
+}
+
+/// Has no width, turns the reading direction of what stands around it, or is no character at all. The joiners are not
+/// among them: scripts and emoji need them.
+fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || u32::from(c) & 0xfffe == 0xfffe
+}
+
+/// `1.23457E+12`, as Excel shows and saves what had more digits; `#N/A`, `#REF!`.
+fn is_mangled(sku: &str) -> bool {
+    const ERRORS: [&str; 7] = ["#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!"];
+    let Some((mantissa, exponent)) = sku.split_once("E+") else { return ERRORS.contains(&sku) };
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let (whole, fraction) = mantissa.split_once(['.', ',']).unwrap_or((mantissa, ""));
+    whole.len() == 1 && digits(whole) && digits(fraction) && (2..=3).contains(&exponent.len()) && digits(exponent)
 }
 
 fn check_image_url(url: &str) -> Result<(), &'static str> {
@@ -207,7 +285,7 @@ fn check_image_url(url: &str) -> Result<(), &'static str> {
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
     if authority.is_empty() {
-        return Err("an address without a host");
+        return Err("an address without a host; write the whole address");
     }
     if authority.contains('@') {
         return Err("carries a user name or password; use an address that needs none");

@@ -4,6 +4,8 @@ use std::{num::NonZeroU32, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::columns::ColumnMap;
+
 /// The request fields for rows that do not say otherwise. They stand in `job.json`, so that a job keeps the defaults it
 /// began with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,8 @@ impl Default for Defaults {
 pub struct SplitSettings {
     /// Request fields for rows that do not say otherwise.
     pub defaults: Defaults,
+    /// Which column of the file is which, where it cannot be recognised.
+    pub column_map: ColumnMap,
     /// More rows than this make the file not a catalog.
     pub max_rows: u64,
     /// More pictures than this in one job make the file not a catalog; no limit when absent.
@@ -56,7 +60,7 @@ pub struct SplitSettings {
 
 impl Default for SplitSettings {
     fn default() -> Self {
-        Self { defaults: Defaults::default(), max_rows: 10_000_000, max_images: None }
+        Self { defaults: Defaults::default(), column_map: ColumnMap::new(), max_rows: 10_000_000, max_images: None }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     classify::ErrorClass,
-    columns::Columns,
+    columns::{ColumnMap, Columns},
     intake::{CatalogReader, ReadError},
     job::{self, Job, NotACatalog, Source},
     json,
@@ -104,7 +104,7 @@ pub async fn split(
     let Some(catalog) = Catalog::of(&source.key) else {
         return Ok(SplitReport::Nothing("the key is not one of a catalog"));
     };
-    let Some((reader, found)) = open(ports, &source).await? else {
+    let Some((reader, found)) = open(ports, &source, &settings.column_map).await? else {
         return Ok(SplitReport::Nothing("the object has been replaced or removed since"));
     };
     let version = source.version_id.as_deref().unwrap_or(&found.etag.0);
@@ -125,7 +125,11 @@ pub async fn split(
     Ok(SplitReport::Split(Box::new(job)))
 }
 
-async fn open(ports: &Ports, source: &SplitInput) -> Result<Option<(CatalogReader, Source)>, StoreError> {
+async fn open(
+    ports: &Ports,
+    source: &SplitInput,
+    map: &ColumnMap,
+) -> Result<Option<(CatalogReader, Source)>, StoreError> {
     let version = source.version_id.as_deref();
     let opened = objects::repeat_read(ports, || ports.store.open(&source.key, version)).await?;
     let Some(object) = opened else { return Ok(None) };
@@ -140,15 +144,15 @@ async fn open(ports: &Ports, source: &SplitInput) -> Result<Option<(CatalogReade
         bytes: object.meta.bytes,
         last_modified: object.meta.last_modified,
     };
-    Ok(Some((CatalogReader::new(object.body), found)))
+    Ok(Some((CatalogReader::with_map(object.body, map.clone()), found)))
 }
 
-async fn header(reader: &mut CatalogReader, defaults: Defaults) -> Result<Validator, ReadError> {
+async fn header(reader: &mut CatalogReader, map: &ColumnMap, defaults: Defaults) -> Result<Validator, ReadError> {
     let Some(header) = reader.next().await? else {
         let what = "the file is empty; its first line must name the columns: sku,title,image_url,brand,style_tags";
         return Err(NotACatalog::new("empty_file", what).into());
     };
-    Ok(Validator::new(Columns::from_header(&header)?, defaults)?)
+    Ok(Validator::new(Columns::read(&header, map)?, defaults)?)
 }
 
 /// Pass 1: reads the file to its end and judges every row. `judged` is told the row, its line and its verdict, so that
@@ -162,7 +166,7 @@ pub async fn validate(
     now: Timestamp,
     mut judged: impl FnMut(u64, u64, &Result<Accepted, Rejected>),
 ) -> Result<Job, ReadError> {
-    let mut validator = header(&mut reader, settings.defaults.clone()).await?;
+    let mut validator = header(&mut reader, &settings.column_map, settings.defaults.clone()).await?;
     let mut job = Job {
         v: job::VERSION,
         job: id.clone(),
@@ -172,12 +176,20 @@ pub async fn validate(
         valid: 0,
         rejected: 0,
         images: 0,
+        continuation_rows: 0,
+        format: reader.format(),
+        export: validator.columns().export.to_owned(),
         columns: validator.columns().names.clone(),
         mapping: validator.columns().mapping(),
+        column_map: settings.column_map.clone(),
         defaults: settings.defaults.clone(),
         created_at: now,
     };
     while let Some(record) = reader.next().await? {
+        if validator.continues(&record) {
+            job.continuation_rows += 1;
+            continue;
+        }
         job.rows += 1;
         if job.rows > settings.max_rows {
             let what = format!("more than {} rows; cut the file into several", settings.max_rows);
@@ -198,6 +210,8 @@ pub async fn validate(
             return Err(NotACatalog::new("too_many_images", what).on(record.line).into());
         }
     }
+    // The encoding is certain only now: the first letter that tells may be the last of the file.
+    job.format = reader.format();
     Ok(job)
 }
 
@@ -257,16 +271,20 @@ impl Sender<'_> {
             return Ok(());
         }
         let changed = |problem: NotACatalog| SplitError::Changed(problem.to_string());
-        let Some((mut reader, _)) = open(self.ports, source).await? else {
+        let Some((mut reader, _)) = open(self.ports, source, &self.job.column_map).await? else {
             return Err(SplitError::Changed("it is gone".into()));
         };
         let stopped = |error| match error {
             ReadError::Store(error) => SplitError::Store(error),
             ReadError::NotACatalog(problem) => changed(problem),
         };
-        let mut validator = header(&mut reader, self.job.defaults.clone()).await.map_err(stopped)?;
+        let mut validator =
+            header(&mut reader, &self.job.column_map, self.job.defaults.clone()).await.map_err(stopped)?;
         let (mut row, mut chunk) = (0, Chunk::default());
         while let Some(record) = reader.next().await.map_err(stopped)? {
+            if validator.continues(&record) {
+                continue;
+            }
             row += 1;
             // Also for rows that are on their way already: the validator must know their SKUs.
             let verdict = validator.judge(&record).map_err(changed)?;

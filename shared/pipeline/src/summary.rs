@@ -78,6 +78,9 @@ pub struct Summary {
 pub struct Counts {
     /// Data records of the file.
     pub rows: u64,
+    /// Records that are no rows: variants and further pictures of the product above.
+    #[serde(default)]
+    pub continuation_rows: u64,
     /// Rows with their pictures.
     pub completed: u64,
     /// Rows without, the rejected ones included.
@@ -155,6 +158,12 @@ impl Latest {
 }
 
 impl Summary {
+    /// As [`Job::order`].
+    #[must_use]
+    pub fn order(&self) -> (Timestamp, Timestamp, &JobId) {
+        (self.source.last_modified, self.created_at, &self.job)
+    }
+
     /// Of a file that cannot be a catalog.
     #[must_use]
     pub fn rejected(job: JobId, catalog: Catalog, source: Source, problem: NotACatalog, now: Timestamp) -> Self {
@@ -244,7 +253,7 @@ impl Tally {
             catalog: job.catalog.clone(),
             source: job.source.clone(),
             rejected: None,
-            counts: Counts { rows: job.rows, ..self.counts.clone() },
+            counts: Counts { rows: job.rows, continuation_rows: job.continuation_rows, ..self.counts.clone() },
             rows_merged: 0,
             top_errors,
             manifest: None,

@@ -140,6 +140,7 @@ addEventListener('DOMContentLoaded', () => {
     else if (key === 'Escape') { reset(); document.activeElement.blur(); }
     // Without a chosen card the arrows scroll, as everywhere.
     else if (key in next && (key.length === 1 || event.target.closest('.card'))) step(next[key]);
+    else if (key === 'Enter' && event.target === current && links(current).length) open(variants(current)[0] ?? links(current)[0]);
     else if (key in beside && event.target.closest('.card')) aside(beside[key]);
     else return;
     event.preventDefault();

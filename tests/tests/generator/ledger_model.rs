@@ -25,6 +25,8 @@ use crate::rig::request;
 /// Seconds of a call at most, and of the lease: from the first to the second a claim is live but no call may start.
 const CALL: i64 = 1;
 const LEASE: i64 = 2;
+/// Longer than everything here takes.
+const REUSE: Duration = Duration::from_secs(1_000);
 /// Calls after the first that failed for a passing reason.
 const RETRIES: u32 = 1;
 
@@ -253,16 +255,16 @@ impl Protocol {
         Asker { series: Series { job, round: 0 }, row: self.row(i) as u64 + 1, worker: i.to_string() }
     }
 
+    fn has_outcome(&self, i: usize, entry: &Entry) -> bool {
+        entry.outcome_for(&self.asker(i).series.job, at(0), REUSE).is_some()
+    }
+
     fn decide(&self, i: usize, known: Option<Entry>) -> Phase {
         let asker = self.asker(i);
-        let limits =
-            Limits { unknown_retries: self.unknown_retries, reuse: Duration::from_secs(1_000), sole_worker: false };
+        let limits = Limits { unknown_retries: self.unknown_retries, reuse: REUSE, sole_worker: false };
         match ledger::decide(known.as_ref(), &self.fingerprint, &asker, at(0), &limits) {
-            Step::Reuse => Phase::WritesResult(Ended::Completed),
-            Step::Share => match known.unwrap().state {
-                State::Failed(failure) => Phase::WritesResult(Ended::Failed(failure.error_code)),
-                other => panic!("shares {other:?}"),
-            },
+            Step::Reuse(_) => Phase::WritesResult(Ended::Completed),
+            Step::Share(given_up) => Phase::WritesResult(Ended::Failed(given_up.failure.error_code)),
             Step::Wait(_) => Phase::SentBack(known.unwrap()),
             Step::GiveUp(next) => Phase::GivesUp {
                 known: known.unwrap(),
@@ -287,8 +289,9 @@ impl Protocol {
     }
 
     fn overwrite(&self, world: &mut World, next: &Entry) {
-        let before = world.ledger.as_ref().map_or(0, |entry| entry.unknown);
-        world.seen.counted += next.unknown.saturating_sub(before);
+        // Of all jobs; each keeps its own.
+        let unknown = |entry: &Entry| entry.unknown + entry.others.iter().map(|page| page.unknown).sum::<u32>();
+        world.seen.counted += unknown(next).saturating_sub(world.ledger.as_ref().map_or(0, unknown));
         world.ledger = Some(next.clone());
     }
 
@@ -359,9 +362,10 @@ impl Protocol {
                 _ => Phase::ReadsLedger,
             },
             Phase::ReadsAfterRecord { next, nonce } => match world.ledger.clone() {
-                Some(Entry { state: State::Completed(_), .. }) => Phase::WritesResult(Ended::Completed),
+                Some(entry) if self.has_outcome(i, &entry) => Phase::WritesResult(Ended::Completed),
                 Some(entry) => {
-                    let next = Entry { state: next.state, ..entry.clone() };
+                    let State::Completed(outcome) = next.state else { panic!("records {next:?}") };
+                    let next = entry.clone().with_outcome(&self.asker(i).series, outcome);
                     Phase::Records { known: Some(entry), next, nonce }
                 }
                 None => Phase::Records { known: None, next, nonce },

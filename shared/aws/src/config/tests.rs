@@ -1,3 +1,5 @@
+use packshot_pipeline::columns::Column;
+
 use super::*;
 
 fn environment<'a>(variables: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
@@ -35,6 +37,7 @@ fn everything_can_be_said() {
         ("DEFAULT_BACKGROUND", "transparent"),
         ("DEFAULT_N", "1"),
         ("PROMPT_TEMPLATE", "A {{ title }}"),
+        ("COLUMN_MAP", "sku=Artikel; title=Name"),
         ("MAX_ROWS", "5"),
         ("MAX_IMAGES_PER_JOB", "20"),
     ]))
@@ -48,7 +51,8 @@ fn everything_can_be_said() {
         prompt_template: Some("A {{ title }}".into()),
         revision: None,
     };
-    assert_eq!(config.settings, SplitSettings { defaults, max_rows: 5, max_images: Some(20) });
+    let column_map = [(Column::Sku, "Artikel".to_owned()), (Column::Title, "Name".to_owned())].into();
+    assert_eq!(config.settings, SplitSettings { defaults, column_map, max_rows: 5, max_images: Some(20) });
     assert_eq!(config.log_level, LevelFilter::DEBUG);
 
     let mut variables = GENERATOR.to_vec();
