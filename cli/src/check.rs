@@ -194,7 +194,7 @@ pub fn report(check: &Check, ledger: Option<&str>) -> String {
             estimate.seconds_per_call,
         ),
     );
-    text.push_str(&rejects(found));
+    text.push_str(&rejects(found, usize::MAX));
     text
 }
 
@@ -206,19 +206,20 @@ fn pictures(found: &Found, ledger: Option<&str>) -> String {
     text
 }
 
-/// The rejected rows by their reasons; nothing where there are none.
+/// The rejected rows by their reasons, of each the first `shown`; nothing where there are none.
 #[must_use]
-pub fn rejects(found: &Found) -> String {
+pub fn rejects(found: &Found, shown: usize) -> String {
     let mut text = String::new();
     if found.rejected > 0 {
         text.push_str(&format!("{} rows are rejected; each becomes a failed line, without a call:\n", found.rejected));
     }
     for group in &found.rejects {
         text.push_str(&format!("  {} × {}\n", group.count, group.code));
-        for reject in &group.first {
+        let first = &group.first[..group.first.len().min(shown)];
+        for reject in first {
             text.push_str(&format!("    {}\n", reject.message));
         }
-        let more = group.count - group.first.len() as u64;
+        let more = group.count - first.len() as u64;
         if more > 0 {
             text.push_str(&format!("    … and {more} more\n"));
         }

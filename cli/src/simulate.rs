@@ -5,6 +5,7 @@
 
 use std::{
     io::Write as _,
+    ops::Range,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -84,9 +85,9 @@ fn run_here(plan: Plan, keep_trace: bool) -> Outcome {
     }
 }
 
-/// Runs many plans on all cores; stops early when `enough` failures are found.
-pub fn run_many(plans: u64, enough: usize, plan: impl Fn(u64) -> Plan + Sync) -> Findings {
-    let next = AtomicU64::new(0);
+/// Runs the plans of many seeds on all cores; stops early when `enough` failures are found.
+pub fn run_many(seeds: Range<u64>, enough: usize, plan: impl Fn(u64) -> Plan + Sync) -> Findings {
+    let next = AtomicU64::new(seeds.start);
     let findings = Mutex::new(Findings::default());
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
@@ -94,14 +95,12 @@ pub fn run_many(plans: u64, enough: usize, plan: impl Fn(u64) -> Plan + Sync) ->
             scope.spawn(|| {
                 let mut own = Findings::default();
                 loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
                     let found = findings.lock().unwrap_or_else(PoisonError::into_inner).failures.len();
-                    if number >= plans || found >= enough {
+                    if seed >= seeds.end || found >= enough {
                         break;
                     }
-                    let plan = plan(number);
-                    let seed = plan.seed;
-                    let outcome = run_here(plan, false);
+                    let outcome = run_here(plan(seed), false);
                     own.runs += 1;
                     own.stats.add(&outcome.stats);
                     if let Some(broken) = outcome.broken {
@@ -138,7 +137,7 @@ pub fn run(args: &SimulateArgs) -> std::io::Result<bool> {
         return Ok(outcome.broken.is_none());
     }
     let began = Instant::now();
-    let findings = run_many(args.runs, ENOUGH, |number| Plan::of(args.seed.wrapping_add(number)));
+    let findings = run_many(args.seed..args.seed.saturating_add(args.runs), ENOUGH, Plan::of);
     let seconds = began.elapsed().as_secs_f64();
     let Findings { stats, runs, failures } = &findings;
     writeln!(

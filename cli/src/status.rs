@@ -271,13 +271,13 @@ fn detail(job: &Summary, progress: Option<Progress>) -> String {
         line("rejected", format!("{problem}. No call was made"));
     }
     match progress {
-        Some(progress) => line("so far", so_far(progress, counts.rows)),
+        Some(progress) => line("so far", so_far(progress, job)),
         None if job.status == Status::Rejected => {}
         None => {
             let rejected = counts.rows_rejected;
             let (rows, completed, failed) = (counts.rows, counts.completed, counts.failed);
             line("rows", format!("{rows}: {completed} completed, {failed} failed, {rejected} of these without a call"));
-            line("pictures", counts.images.to_string());
+            line("pictures", format!("{} of {} asked for", counts.images, job.images_requested));
             line(
                 "calls",
                 format!(
@@ -301,12 +301,10 @@ fn detail(job: &Summary, progress: Option<Progress>) -> String {
     text
 }
 
-/// Progress in words.
-#[must_use]
-pub fn so_far(progress: Progress, rows: u64) -> String {
-    let mut text = format!("{} of {rows} rows", progress.done);
+fn so_far(progress: Progress, job: &Summary) -> String {
+    let mut text = format!("{} of {} rows", progress.done, job.counts.rows);
     if let (Some(failed), Some(images)) = (progress.failed, progress.images) {
-        text.push_str(&format!(", {failed} failed, {images} pictures"));
+        text.push_str(&format!(", {failed} failed, {images} of {} pictures", job.images_requested));
     }
     text
 }

@@ -160,7 +160,8 @@ pub async fn run(args: SubmitArgs) -> Result<u8, SubmitError> {
     say_top_errors(&summary);
     if summary.counts.failed > 0 {
         eprintln!(
-            "The failed rows stand in s3://{0}/{1}; `packshot redrive --bucket {0}` tries again what can heal.",
+            "The failed rows stand in s3://{0}/{1}: mend them and drop the file. `packshot redrive --bucket {0}` tries again \
+             those that can heal by themselves.",
             args.bucket,
             files.failed_csv()
         );
@@ -170,7 +171,7 @@ pub async fn run(args: SubmitArgs) -> Result<u8, SubmitError> {
 
 fn say_found(found: &Found) {
     eprintln!("{} rows, {} pictures to make", found.rows, found.images);
-    eprint!("{}", rejects(found));
+    eprint!("{}", rejects(found, 1));
 }
 
 /// Shows how far the job is until its manifest is there, or it is rejected.

@@ -1,4 +1,5 @@
 //! The command line as a user runs it: the real binary, a directory, and the demo API.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -7,7 +8,7 @@ use std::{
 };
 
 use packshot_pipeline::result::RowResult;
-use packshot_tests::demo_api::DemoApi;
+use packshot_tests::{demo_api::DemoApi, schema::assert_manifest};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -65,7 +66,9 @@ impl Place {
     }
 
     fn manifest(&self) -> Vec<RowResult> {
-        self.manifest_file("manifest.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let text = self.manifest_file("manifest.jsonl");
+        assert_manifest(&text);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
@@ -240,6 +243,32 @@ fn files_that_cannot_be_a_catalog() {
 }
 
 #[test]
+fn a_file_is_read_as_it_comes_and_what_was_recognised_is_said() {
+    // As Excel saves it in Germany.
+    let place = Place::new(b"Artikel;Titel;Bild\r\n\xc4-1;Fu\xdfball;https://x.test/a.png\r\n");
+    assert!(place.run(None, &[]).expect(1).err.contains("other names can be mapped"));
+    let map = ["--map", "sku=Artikel", "--map", "title=titel", "--map", "image_url=Bild"];
+    let ran = place.run(None, &[&map[..], &["--n", "1", "--out", "mapped"]].concat()).expect(0);
+    for words in ["windows-1252, semicolon-separated", "sku from `Artikel`", "image_url from `Bild`"] {
+        assert!(ran.err.contains(words), "`{words}` is not in: {}", ran.err);
+    }
+    let path = ran.out.trim().rsplit('=').next().unwrap().to_owned();
+    let line: Value = serde_json::from_str(&std::fs::read_to_string(place.path(&path)).unwrap()).unwrap();
+    assert_eq!((&line["sku"], &line["status"]), (&"Ä-1".into(), &"completed".into()));
+    assert_eq!(place.run(None, &["--map", "colour=Farbe"]).expect(2).out, "");
+}
+
+#[test]
+fn a_packed_file_keeps_its_name() {
+    let place = Place::new("");
+    std::fs::copy(root().join("tests/inputs/packed.csv.gz"), place.path("shoes.csv.gz")).unwrap();
+    let output = packshot().current_dir(place.dir.path()).args(["run", "shoes.csv.gz", "--n", "1"]).output().unwrap();
+    let ran = Ran::of(output).expect(0);
+    assert!(ran.out.contains("completed=3, failed=0, output=out/manifests/shoes/"), "{}", ran.out);
+    assert!(place.path("out/incoming/shoes.csv.gz").exists());
+}
+
+#[test]
 fn a_header_alone_is_a_complete_empty_manifest() {
     let place = Place::new(HEADER);
     assert!(place.run(None, &[]).expect(0).out.starts_with("Done. completed=0, failed=0"));
@@ -293,7 +322,7 @@ fn bad_rows_fail_alone_with_their_line_and_come_back_in_failed_csv() {
             }
         }
     }
-    assert_eq!(shared, 1, "the repeated row shares one call, whichever of the two came first");
+    assert_eq!(shared, 5, "six good rows ask for the same picture: one call");
     let failed = place.manifest_file("failed.csv");
     assert_eq!(failed.lines().count(), 1 + 9);
     assert!(failed.contains("E,t,mug.png,b,s,invalid_image_url,"), "{failed}");

@@ -1,5 +1,7 @@
 //! The event files: what `cargo lambda invoke NAME --data-file events/…` sends, read by the code that the functions run,
 //! and through the real functions under `cargo lambda watch`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
+#![allow(clippy::disallowed_methods, reason = "it waits for other processes")]
 
 use std::{
     net::TcpListener,

@@ -21,7 +21,7 @@ fn assert_kept(findings: &Findings) {
 
 #[test]
 fn every_seed_keeps_every_promise() {
-    let findings = run_many(SEEDS, 5, Plan::of);
+    let findings = run_many(0..SEEDS, 5, Plan::of);
     println!("{} runs: {:#?}", findings.runs, findings.stats);
     assert_kept(&findings);
     assert_eq!(findings.runs, SEEDS);
@@ -97,9 +97,9 @@ fn workers_may_die_at_every_two_port_calls() {
             let calls = port_calls(crashes(&[(first, moment)]));
             let pairs = (calls - first) * 2;
             runs += pairs;
-            let findings = run_many(pairs, 1, |number| {
+            let findings = run_many(0..pairs, 1, |number| {
                 let second = (first + 1 + number / 2, moments[usize::try_from(number % 2).unwrap()]);
-                Plan { seed: number, ..crashes(&[(first, moment), second]) }
+                crashes(&[(first, moment), second])
             });
             let broken = findings
                 .failures
@@ -115,7 +115,7 @@ fn workers_may_die_at_every_two_port_calls() {
 fn planted_mistakes_are_found() {
     let mut missed = Vec::new();
     for bug in Bug::ALL {
-        let findings = run_many(FOUND_WITHIN, 1, |seed| Plan::with_bug(seed, bug));
+        let findings = run_many(0..FOUND_WITHIN, 1, |seed| Plan::with_bug(seed, bug));
         match findings.failures.first() {
             Some(failure) => println!("{bug:?} found at seed {}: {}", failure.seed, failure.broken),
             None => missed.push(bug),

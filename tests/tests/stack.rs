@@ -1,13 +1,23 @@
 //! The deployed stack, end to end: `template.yaml` as it is on a local AWS, the three real binaries, the demo API.
 //!
 //! One test after the other, on one stack: they share the API, its script and the breaker.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
+#![allow(
+    clippy::print_stdout,
+    clippy::large_futures,
+    reason = "it tells what it went through, one step after the other"
+)]
 
 use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
 use aws_sdk_s3::Client as S3;
 use aws_sdk_sqs::Client as Sqs;
 use packshot_pipeline::result::RowResult;
-use packshot_tests::{demo_api::DemoApi, stack::Stack};
+use packshot_tests::{
+    demo_api::DemoApi,
+    schema::{Schema, assert_manifest},
+    stack::Stack,
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -64,6 +74,7 @@ impl Deployed {
                 let summary: Value = serde_json::from_str(&text).unwrap();
                 if summary["source"]["version_id"] == version {
                     if done(&summary) {
+                        Schema::Summary.assert(&text);
                         return (prefix.to_owned(), summary);
                     }
                     last = summary;
@@ -80,6 +91,7 @@ impl Deployed {
 
     async fn manifest(&self, prefix: &str) -> Vec<RowResult> {
         let text = self.read(&format!("{prefix}manifest.jsonl")).await.unwrap();
+        assert_manifest(&text);
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 

@@ -69,8 +69,10 @@ struct JobBook {
     created: Option<Job>,
     /// Every result that each row has had, the last one last.
     results: BTreeMap<u64, Vec<(Bytes, RowResult)>>,
-    /// Rows that a reader of the manifest, or of a part, has seen completed.
-    seen_completed: BTreeSet<u64>,
+    /// Rows that a reader of the manifest has seen completed.
+    seen_in_manifest: BTreeSet<u64>,
+    /// The same of the parts, which are ahead of it.
+    seen_in_parts: BTreeSet<u64>,
     manifests: BTreeMap<String, (u64, u64)>,
     manifest: Option<(Etag, Bytes)>,
     failed_csv: Option<Bytes>,
@@ -153,7 +155,8 @@ impl Oracle {
             dropped,
             created: None,
             results: BTreeMap::new(),
-            seen_completed: BTreeSet::new(),
+            seen_in_manifest: BTreeSet::new(),
+            seen_in_parts: BTreeSet::new(),
             manifests: BTreeMap::new(),
             manifest: None,
             failed_csv: None,
@@ -347,14 +350,14 @@ impl Oracle {
         match (*file, &job.expected) {
             (File::Manifest, Expected::Rows(rows)) => {
                 let all = 1..=rows.len() as u64;
-                let counts = judge_lines(key, bytes, all, &job.results, &mut job.seen_completed)?;
+                let counts = judge_lines(key, bytes, all, &job.results, &mut job.seen_in_manifest)?;
                 job.manifests.insert(etag.0.clone(), counts);
                 job.manifest = Some((etag.clone(), bytes.clone()));
                 Ok(())
             }
             (File::Part(part), Expected::Rows(rows)) => {
                 let of_part = keys::rows_of_part(part, rows.len() as u64);
-                judge_lines(key, bytes, of_part, &job.results, &mut job.seen_completed).map(|_| ())
+                judge_lines(key, bytes, of_part, &job.results, &mut job.seen_in_parts).map(|_| ())
             }
             (File::FailedCsv, Expected::Rows(_)) => {
                 job.failed_csv = Some(bytes.clone());

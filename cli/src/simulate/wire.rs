@@ -1,6 +1,11 @@
 //! The ports of one actor: memory underneath, and at every call the chance that something goes wrong.
 
-use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -27,7 +32,7 @@ pub(super) struct Wire {
     pub(super) world: Arc<World>,
     pub(super) actor: Actor,
     /// For a planted bug: messages that wait for the checkpoint.
-    late_messages: std::sync::Mutex<Vec<Outgoing>>,
+    late_messages: Mutex<Vec<Outgoing>>,
 }
 
 /// Who calls.
@@ -174,13 +179,6 @@ impl Wire {
             return Ok(Etag("nothing".into()));
         }
         let outcome = self.world.write(key, body, precondition).await;
-        if outcome.is_ok() {
-            let late =
-                std::mem::take(&mut *self.late_messages.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-            if !late.is_empty() {
-                let _ = self.world.rows.send(&late).await;
-            }
-        }
         match (fault, &outcome) {
             (Some(Fault::Die(Moment::After)), _) => self.die(call, key, "died after").await,
             (Some(Fault::After), _) => {
@@ -193,6 +191,7 @@ impl Wire {
             }
             (_, Ok(_)) => {
                 self.trace(call, key, "ok");
+                self.send_late_messages().await;
                 outcome
             }
             (_, Err(_)) => {
@@ -299,6 +298,14 @@ impl Store for Wire {
 }
 
 impl Wire {
+    /// For a planted bug: what should have been sent before the write that has just gone well.
+    async fn send_late_messages(&self) {
+        let late = std::mem::take(&mut *self.late_messages.lock().unwrap_or_else(PoisonError::into_inner));
+        if !late.is_empty() {
+            self.world.send_rows(&late).await;
+        }
+    }
+
     async fn half_visible(&self, key: &str, half: &[u8], precondition: &Precondition) {
         if self.world.plan.bug == Some(Bug::HalfVisible) {
             let _ = self.world.write(key, Bytes::copy_from_slice(half), precondition.clone()).await;
@@ -332,7 +339,7 @@ impl Queue for Pipe {
                 world.retry.send(&sent).await?;
             }
         } else if bug == Some(Bug::CheckpointAhead) {
-            self.wire.late_messages.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(sent);
+            self.wire.late_messages.lock().unwrap_or_else(PoisonError::into_inner).extend(sent);
         } else if bug == Some(Bug::SkuCut) {
             world.rows.send(&sent.iter().map(without_end_of_sku).collect::<Vec<_>>()).await?;
         } else {
@@ -385,7 +392,7 @@ fn without_end_of_sku(message: &Outgoing) -> Outgoing {
 pub(super) struct SimClock {
     pub(super) epoch: Timestamp,
     pub(super) began: tokio::time::Instant,
-    pub(super) random: std::sync::Mutex<fastrand::Rng>,
+    pub(super) random: Mutex<fastrand::Rng>,
     pub(super) constant: bool,
 }
 
@@ -398,7 +405,7 @@ impl Clock for SimClock {
         if self.constant {
             return 7;
         }
-        self.random.lock().unwrap_or_else(std::sync::PoisonError::into_inner).u64(..)
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).u64(..)
     }
 }
 

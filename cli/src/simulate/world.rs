@@ -349,7 +349,15 @@ impl World {
     }
 
     async fn sent(&self, queue: &MemoryQueue, body: String) {
-        let outcome = queue.send(&[Outgoing { body, attributes: BTreeMap::new() }]).await;
+        self.send(queue, &[Outgoing { body, attributes: BTreeMap::new() }]).await;
+    }
+
+    pub(super) async fn send_rows(&self, messages: &[Outgoing]) {
+        self.send(&self.rows, messages).await;
+    }
+
+    async fn send(&self, queue: &MemoryQueue, messages: &[Outgoing]) {
+        let outcome = queue.send(messages).await;
         if let Err(error) = outcome {
             self.oracle(|oracle| oracle.broken = Some(format!("the simulated queue refuses: {error}")));
         }

@@ -26,8 +26,10 @@ const AFTER_CALL: Duration = Duration::from_secs(30);
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 /// The longest a row waits for its pictures to be kept.
 const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(120);
-/// When a row looks again at a fingerprint that another row is calling for.
+/// When a row looks again at a fingerprint that another row is calling for. Looking costs a queue message.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// The same in a process that has its queue in memory, where looking is free.
+const LOOK_AGAIN_ALONE: Duration = Duration::from_secs(1);
 /// When a message comes back after trouble that is not the row's.
 const AFTER_TROUBLE: Duration = Duration::from_secs(30);
 /// The first wait after a call that failed for a passing reason; doubles.
@@ -286,7 +288,10 @@ impl<'a> Row<'a> {
                 self.complete(outcome, calls, unknown).await.map(Next::End)
             }
             Step::Share(given_up) => self.fail(&given_up).await.map(Next::End),
-            Step::Wait(wait) => Ok(Next::End(Fate::Back(wait.min(LOOK_AGAIN)))),
+            Step::Wait(wait) => {
+                let look_again = if settings.sole_worker { LOOK_AGAIN_ALONE } else { LOOK_AGAIN };
+                Ok(Next::End(Fate::Back(wait.min(look_again))))
+            }
             Step::GiveUp(entry) => self.give_up(entry, etag).await,
             Step::Claim(entry) => self.claim_and_call(entry, etag).await,
         }

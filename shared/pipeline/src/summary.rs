@@ -57,6 +57,9 @@ pub struct Summary {
     /// The counts.
     #[serde(flatten)]
     pub counts: Counts,
+    /// Pictures that the valid rows ask for.
+    #[serde(default)]
+    pub images_requested: u64,
     /// While running: rows that stand in parts already.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rows_merged: u64,
@@ -175,6 +178,7 @@ impl Summary {
             source,
             rejected: Some(problem),
             counts: Counts::default(),
+            images_requested: 0,
             rows_merged: 0,
             top_errors: Vec::new(),
             manifest: None,
@@ -254,6 +258,7 @@ impl Tally {
             source: job.source.clone(),
             rejected: None,
             counts: Counts { rows: job.rows, continuation_rows: job.continuation_rows, ..self.counts.clone() },
+            images_requested: job.images,
             rows_merged: 0,
             top_errors,
             manifest: None,

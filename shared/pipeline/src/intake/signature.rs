@@ -36,19 +36,18 @@ pub(super) fn refuse(head: &[u8]) -> Option<NotACatalog> {
     }
 }
 
-/// Says that what was decoded is no text: control characters where words should be.
+/// Says that what was decoded is no text: control characters where the names of columns should be. In a row they are that
+/// row's fault, and are said of it.
 pub(super) fn refuse_text(text: &[u8]) -> Option<NotACatalog> {
-    let text = &text[..text.len().min(4 * 1024)];
-    let zeros = memchr::memchr_iter(0, text).count();
-    let what = if text.len() >= 8 && zeros * 5 > text.len() * 2 {
+    let text = text.trim_ascii_start();
+    let line = &text[..memchr::memchr2(b'\n', b'\r', text).unwrap_or(text.len())];
+    let zeros = memchr::memchr_iter(0, line).count();
+    let what = if zeros * 5 > line.len() * 2 {
         "UTF-16 without a byte order mark, or not text at all"
+    } else if line.iter().any(|b| b.is_ascii_control() && !matches!(b, b'\t' | 0x1a)) {
+        "not text: its first line has control characters"
     } else {
-        let controls = text.iter().filter(|b| b.is_ascii_control() && !matches!(b, b'\t' | b'\r' | b'\n')).count();
-        // A few in a catalog are its rows' fault, and are said of those rows.
-        if controls < 4 || controls * 20 <= text.len() {
-            return None;
-        }
-        "not text: it is full of control characters"
+        return None;
     };
     let reason = format!("the file is {what}. Save the catalog as \"CSV UTF-8\" and drop that");
     Some(NotACatalog::new("not_text", reason).at(1, 0))
