@@ -357,7 +357,11 @@ impl Protocol {
                 Phase::Replaces(Replace { held, next })
             }
             Phase::ReadsAfterReplace(replace) => match &world.ledger {
-                Some(entry) if entry.is_claimed_by(&claim_of(&replace.held).nonce) => Phase::Replaces(replace),
+                Some(entry) if entry.is_claimed_by(&claim_of(&replace.held).nonce) => {
+                    // Another job's late outcome may have been noted there.
+                    let next = Entry { others: entry.others.clone(), ..replace.next };
+                    Phase::Replaces(Replace { held: entry.clone(), next })
+                }
                 Some(entry) if *entry == replace.next => replace.then(),
                 _ => Phase::ReadsLedger,
             },
@@ -591,7 +595,9 @@ fn holds(deliveries: Deliveries, faults: u8) {
             let possible = match property.name {
                 "shared" => deliveries != Deliveries::OneRow,
                 // With no call after an unknown outcome, only another job asks anew.
-                "billed twice" | "calls overlap after a lease" => unknown_retries > 0 || deliveries == Deliveries::TwoJobs,
+                "billed twice" | "calls overlap after a lease" => {
+                    unknown_retries > 0 || deliveries == Deliveries::TwoJobs
+                }
                 _ => !property.expectation.discovery_is_failure(),
             };
             if possible {
