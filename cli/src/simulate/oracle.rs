@@ -445,7 +445,8 @@ impl Oracle {
         let text = String::from_utf8_lossy(csv);
         for (_, _, result) in job.last_results() {
             if let RowResult::Failed(failed) = result {
-                must(text.contains(&failed.error_code), || format!("failed.csv does not name {}", failed.error_code))?;
+                let error = failed.error.replace('"', "\"\"");
+                must(text.contains(&error), || format!("failed.csv does not say {error:?}"))?;
             }
         }
         let failed = job.last_results().filter(|(_, _, result)| matches!(result, RowResult::Failed(_))).count();

@@ -18,7 +18,7 @@ use crate::{
     job::Job,
     json,
     keys::{self, JobId, Manifests, ResultsKey},
-    objects::{self, repeat_read},
+    objects::{self, Seen, repeat_read},
     ports::{Etag, Listed, Ports, Precondition, StoreError},
     request::hex,
     result::RowResult,
@@ -164,6 +164,7 @@ impl Merger<'_> {
         // What will be replaced is looked at before what it is made from.
         let summary_key = self.files.summary();
         let seen = objects::read(self.ports, &summary_key).await?;
+        let latest = objects::read(self.ports, &self.files.latest()).await?;
         let etag_of = async |key: &str| {
             let meta = repeat_read(self.ports, || store.head(key)).await?;
             Ok::<_, StoreError>(meta.map(|meta| meta.etag))
@@ -189,8 +190,7 @@ impl Merger<'_> {
             && manifest.from == from
             && Some(&manifest.etag) == manifest_before.as_ref()
         {
-            self.point_latest(summary.status).await?;
-            return Ok(Round::Done);
+            return self.point_latest(latest, summary.status).await;
         }
         let manifest_key = self.files.manifest();
         let body = stream::iter(&parts).map(|part| self.open_part(part)).buffered(PARTS_AHEAD).try_flatten();
@@ -208,10 +208,9 @@ impl Merger<'_> {
             return again(error);
         }
         match self.put_summary(&summary_key, &summary, precondition).await? {
-            Round::Again => return Ok(Round::Again),
-            Round::Done => self.point_latest(status).await?,
+            Round::Again => Ok(Round::Again),
+            Round::Done => self.point_latest(latest, status).await,
         }
-        Ok(Round::Done)
     }
 
     async fn put_summary(&self, key: &str, summary: &Summary, condition: Precondition) -> Result<Round, StoreError> {
@@ -303,9 +302,9 @@ impl Merger<'_> {
     }
 
     /// Points `latest.json` here, unless it points to a newer job. A job without any completed row is nothing to ingest.
-    async fn point_latest(&self, status: Status) -> Result<(), StoreError> {
+    async fn point_latest(&self, seen: Option<Seen>, status: Status) -> Result<Round, StoreError> {
         if !matches!(status, Status::Complete | Status::CompleteWithFailures) {
-            return Ok(());
+            return Ok(Round::Done);
         }
         let latest = Latest {
             v: VERSION,
@@ -316,14 +315,16 @@ impl Merger<'_> {
             dropped_at: self.job.source.last_modified,
             created_at: self.job.created_at,
         };
-        let key = self.files.latest();
-        let seen = objects::read(self.ports, &key).await?;
-        objects::update(self.ports, &key, seen, |current| {
-            let current: Option<Latest> = current.and_then(|bytes| serde_json::from_slice(bytes).ok());
-            let stays = current.is_some_and(|current| current == latest || current.order() > self.job.order());
-            (!stays).then(|| json::to_pretty(&latest))
-        })
-        .await
+        let current: Option<Latest> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
+        if current.is_some_and(|current| current == latest || current.order() > self.job.order()) {
+            return Ok(Round::Done);
+        }
+        // As it was before the parts were listed: a slower merger must not put its older status over a newer one.
+        let precondition = Precondition::unchanged(seen.map(|seen| seen.etag));
+        match objects::write(self.ports, &self.files.latest(), json::to_pretty(&latest).into(), precondition).await {
+            Ok(_) => Ok(Round::Done),
+            Err(error) => again(error),
+        }
     }
 }
 
