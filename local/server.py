@@ -4,6 +4,7 @@ Usage: server.py PORT. Everything else about it (address, credentials) is in its
 The mends are written against the pinned version of ministack; each says when it can go.
 """
 
+import json
 import os
 import socketserver
 import sys
@@ -78,6 +79,29 @@ def permit_batches_like_single_messages(iam_actions):
     iam_actions.extract_iam_action = action
 
 
+def move_messages_back(sqs):
+    """StartMessageMoveTask is missing. It brings what waits in a dead-letter queue back to the queue that it came from, as
+    it is. Can go when ministack has it."""
+
+    def start(data, _url):
+        source = data["SourceArn"]
+        with sqs._queues_lock:
+            queues = {queue["attributes"]["QueueArn"]: queue for queue in (sqs._queues[url] for url in sqs._queues)}
+            if source not in queues:
+                raise sqs._Err("ResourceNotFoundException", "The resource that you specified for the SourceArn parameter doesn't exist.")
+            targets = [queue for queue in queues.values() if json.loads(
+                queue["attributes"].get("RedrivePolicy") or "{}").get("deadLetterTargetArn") == source]
+            now = time.time()
+            messages = queues[source]["messages"]
+            moved = [message for message in messages if message.get("visible_at", 0) <= now]
+            messages[:] = [message for message in messages if message not in moved]
+            for message in moved:
+                targets[0]["messages"].append({**message, "visible_at": 0, "receive_count": 0})
+        return {"TaskHandle": source}
+
+    sqs._HANDLERS.setdefault("StartMessageMoveTask", start)
+
+
 def main():
     os.environ["GATEWAY_PORT"] = sys.argv.pop(1)
     # Only now: ministack reads its environment while it is imported.
@@ -90,6 +114,7 @@ def main():
     collect_batches(lambda_svc, sqs)
     count_loopback_as_tls(app)
     permit_batches_like_single_messages(iam_actions)
+    move_messages_back(sqs)
     app.main()
 
 

@@ -4,10 +4,12 @@
 //! same run to the last port call.
 
 use std::{
+    cell::Cell,
     io::Write as _,
     ops::Range,
+    panic::{self, AssertUnwindSafe},
     sync::{
-        Mutex, PoisonError,
+        Mutex, Once, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -65,10 +67,26 @@ pub struct Findings {
     pub failures: Vec<Failure>,
 }
 
+thread_local! {
+    static PANICS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The product catches the panic of one message and the runtime that of one task; here each of them is a broken promise.
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.set(PANICS.get() + 1);
+            before(info);
+        }));
+    });
+}
+
 /// Runs one plan, on a thread of its own, because the caller's may belong to a runtime.
 pub fn run_plan(plan: Plan, keep_trace: bool) -> Outcome {
     let ran = thread::scope(|scope| scope.spawn(|| run_here(plan, keep_trace)).join());
-    ran.unwrap_or_else(|_| could_not_run("it panicked".into()))
+    ran.unwrap_or_else(|_| could_not_run("the simulation panicked".into()))
 }
 
 fn could_not_run(why: String) -> Outcome {
@@ -76,13 +94,22 @@ fn could_not_run(why: String) -> Outcome {
 }
 
 fn run_here(plan: Plan, keep_trace: bool) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    match runtime {
-        Ok(runtime) => tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
+    watch_panics();
+    let before = PANICS.get();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build() {
+        Ok(runtime) => runtime,
+        Err(error) => return could_not_run(format!("no runtime: {error}")),
+    };
+    let ran = panic::catch_unwind(AssertUnwindSafe(|| {
+        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
             runtime.block_on(world::run(plan, keep_trace))
-        }),
-        Err(error) => could_not_run(format!("no runtime: {error}")),
+        })
+    }));
+    let mut outcome = ran.unwrap_or_else(|_| could_not_run("the simulation panicked".into()));
+    if PANICS.get() != before {
+        outcome.broken.get_or_insert_with(|| "something panicked".into());
     }
+    outcome
 }
 
 /// Runs the plans of many seeds on all cores; stops early when `enough` failures are found.

@@ -145,7 +145,8 @@ async fn the_deployed_stack() {
     the_same_again_is_free(&deployed).await;
     two_at_once_pay_once(&deployed).await;
     a_file_that_is_no_catalog(&deployed).await;
-    failed_rows_heal_through_the_retry_queue(&deployed).await;
+    failed_rows_heal_through_the_retry_queue(&deployed, "heal", Redrive::Packshot).await;
+    failed_rows_heal_through_the_retry_queue(&deployed, "mend", Redrive::Sqs).await;
     poison_is_parked_once(&deployed).await;
     a_thousand_rows(&deployed).await;
     everything_breaks_at_once(&deployed).await;
@@ -215,32 +216,53 @@ async fn a_file_that_is_no_catalog(deployed: &Deployed) {
     assert!(summary["rejected"]["reason"].as_str().unwrap().contains("name, price"));
 }
 
-async fn failed_rows_heal_through_the_retry_queue(deployed: &Deployed) {
+/// Who brings the messages back.
+enum Redrive {
+    /// `packshot redrive`
+    Packshot,
+    /// SQS itself, as the console's button does.
+    Sqs,
+}
+
+async fn failed_rows_heal_through_the_retry_queue(deployed: &Deployed, name: &str, redrive: Redrive) {
+    let retry = &deployed.stack.retry_queue_url;
     // What an earlier run left there.
-    deployed.sqs.purge_queue().queue_url(&deployed.stack.retry_queue_url).send().await.unwrap();
+    deployed.sqs.purge_queue().queue_url(retry).send().await.unwrap();
+    let blocked = json!({ "status": 400, "json": { "error": { "code": "moderation_blocked" } } });
     deployed.api.follow(&json!({ "rules": [
-        { "match": "/heal/3.png", "answers": [{ "status": 503 }], "then": "repeat" },
-        { "match": "/heal/5.png", "answers": [{ "status": 400, "json": { "error": { "code": "moderation_blocked" } } }], "then": "repeat" },
+        { "match": format!("/{name}/3.png"), "answers": [{ "status": 503 }], "then": "repeat" },
+        { "match": format!("/{name}/5.png"), "answers": [blocked], "then": "repeat" },
     ]}));
-    let version = deployed.drop_catalog("heal", catalog("heal", 6)).await;
+    let version = deployed.drop_catalog(name, catalog(name, 6)).await;
     let limit = Duration::from_secs(120);
-    let (prefix, summary) = deployed.ended("heal", &version, limit).await;
+    let (prefix, summary) = deployed.ended(name, &version, limit).await;
     assert_eq!((&summary["status"], &summary["failed"]), (&json!("complete_with_failures"), &json!(2)), "{summary:#}");
-    assert!(deployed.read(&format!("{prefix}failed.csv")).await.unwrap().contains("heal-00005"));
-    assert_eq!(deployed.waiting(&deployed.stack.retry_queue_url).await, 1);
+    assert!(deployed.read(&format!("{prefix}failed.csv")).await.unwrap().contains(&format!("{name}-00005")));
+    assert_eq!(deployed.waiting(retry).await, 1);
 
     deployed.api.follow(&json!({}));
-    let redriven = Command::new(packshot_tests::packshot())
-        .args(["redrive", "--bucket", &deployed.stack.bucket])
-        .envs([("AWS_ENDPOINT_URL", deployed.stack.endpoint.as_str()), ("AWS_REGION", "us-east-1")])
-        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&redriven.stdout), "1 rows run again.\n", "{redriven:?}");
-    let (_, healed) = deployed.summary("heal", &version, limit, |summary| summary["failed"] == 1).await;
+    match redrive {
+        Redrive::Packshot => {
+            let redriven = Command::new(packshot_tests::packshot())
+                .args(["redrive", "--bucket", &deployed.stack.bucket])
+                .envs([("AWS_ENDPOINT_URL", deployed.stack.endpoint.as_str()), ("AWS_REGION", "us-east-1")])
+                .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8_lossy(&redriven.stdout), "1 rows run again.\n", "{redriven:?}");
+        }
+        Redrive::Sqs => {
+            let wanted = aws_sdk_sqs::types::QueueAttributeName::QueueArn;
+            let found =
+                deployed.sqs.get_queue_attributes().queue_url(retry).attribute_names(wanted.clone()).send().await;
+            let arn = &found.unwrap().attributes.unwrap()[&wanted];
+            deployed.sqs.start_message_move_task().source_arn(arn).send().await.unwrap();
+        }
+    }
+    let (_, healed) = deployed.summary(name, &version, limit, |summary| summary["failed"] == 1).await;
     assert_eq!(healed["completed"], 5, "{healed:#}");
-    assert_whole(&deployed.manifest(&prefix).await, "heal", 6);
-    assert_eq!(deployed.waiting(&deployed.stack.retry_queue_url).await, 0);
+    assert_whole(&deployed.manifest(&prefix).await, name, 6);
+    assert_eq!(deployed.waiting(retry).await, 0);
 }
 
 async fn poison_is_parked_once(deployed: &Deployed) {

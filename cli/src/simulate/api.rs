@@ -63,7 +63,7 @@ impl ImageApi for Wire {
         let world = &self.world;
         let fingerprint = request.fingerprint();
         let now = world.clock.now();
-        world.oracle(|oracle| oracle.call_begins(&fingerprint, now, self.actor.deadline));
+        world.oracle(|oracle| oracle.call_begins(&fingerprint, idempotency_key, now, self.actor.deadline));
         let mut call = InFlight { world: world.clone(), fingerprint: fingerprint.clone(), sent: false };
         let fault = self.way(Call::Generate, idempotency_key).await;
         let answer = match fault {

@@ -238,8 +238,9 @@ impl Oracle {
     }
 
     /// A call begins.
-    pub(super) fn call_begins(&mut self, fp: &Fingerprint, now: Timestamp, deadline: Timestamp) {
-        let verdict = self.judge_call(fp, now, deadline);
+    pub(super) fn call_begins(&mut self, fp: &Fingerprint, key: &str, now: Timestamp, deadline: Timestamp) {
+        let verdict = must(key == fp.as_str(), || format!("{fp}: the idempotency key is {key}"));
+        let verdict = verdict.and(self.judge_call(fp, now, deadline));
         self.note(verdict);
     }
 
@@ -429,6 +430,7 @@ impl Oracle {
                 }
             }
         }
+        self.judge_counts()?;
         for n in 0..self.plan.poison.len() {
             let body = super::world::poison(n);
             let times = parked.iter().filter(|parked| **parked == body).count();
@@ -438,6 +440,20 @@ impl Oracle {
             must(times >= 1 && (times == 1 || !calm), || format!("{body:?} is {times} times in the retry queue"))?;
         }
         Ok(())
+    }
+
+    /// Where nothing goes wrong, the summaries know every call.
+    fn judge_counts(&self) -> Verdict {
+        let Plan { faults, weather, .. } = &self.plan;
+        if faults.rate > 0 || weather.trouble > 0 || !weather.broke.is_empty() || !faults.crashes.is_empty() {
+            return Ok(());
+        }
+        let summaries = || self.jobs.values().filter_map(|job| job.summary.as_ref()).map(|summary| &summary.counts);
+        let (calls, unknown): (u64, u64) =
+            (summaries().map(|counts| counts.calls).sum(), summaries().map(|counts| counts.unknown_outcomes).sum());
+        must((calls, unknown) == (self.counts.calls, 0), || {
+            format!("the summaries count {calls} calls and {unknown} unknown outcomes, the API {}", self.counts.calls)
+        })
     }
 
     fn judge_failed_csv(&self, job: &JobBook) -> Verdict {

@@ -276,8 +276,8 @@ fn drops(rng: &mut Rng, generate: &GenerateSettings, split: &SplitSettings) -> V
         // Two parts; and more than the splitter sends between two checkpoints.
         0..3 => rng.usize(1_001..1_300),
         3 => rng.usize(2_001..2_200),
-        4..300 => rng.usize(1..=50),
-        300..320 => 0,
+        4..220 => rng.usize(1..=50),
+        220..240 => 0,
         _ => rng.usize(1..=10),
     };
     let odd = pick(rng, &[0, 10, 40]);

@@ -275,12 +275,6 @@ impl Columns {
         false
     }
 
-    /// Whether this is a `failed.csv` of ours.
-    #[must_use]
-    pub fn is_failed_csv(&self) -> bool {
-        self.defused
-    }
-
     /// What was recognised: standard name → name in the file.
     #[must_use]
     pub fn mapping(&self) -> BTreeMap<String, String> {

@@ -140,7 +140,7 @@ impl Validator {
                 return reject("empty_field", Some(column), "empty; every product needs one".into());
             }
         }
-        if let Err((code, what)) = check_sku(sku, self.columns.is_failed_csv()) {
+        if let Err((code, what)) = check_sku(sku) {
             return reject(code, Some(Column::Sku), what);
         }
         for column in Column::ALL {
@@ -237,14 +237,14 @@ fn is_forbidden(c: &char) -> bool {
 }
 
 /// A SKU is taken as it is or not at all: two that differ in case or in the form of an accent are two.
-fn check_sku(sku: &str, restored: bool) -> Result<(), (&'static str, String)> {
+fn check_sku(sku: &str) -> Result<(), (&'static str, String)> {
     if let Some(c) = sku.chars().find(|&c| c.is_control() || is_deceptive(c)) {
         return Err((
             "invalid_sku",
             format!("has a character that cannot be seen (U+{:04X}); remove it", u32::from(c)),
         ));
     }
-    if !restored && spreadsheet::is_defused(sku) {
+    if spreadsheet::is_defused(sku) {
         return Err((
             "invalid_sku",
             "begins with an apostrophe that keeps spreadsheets from running it; remove it".into(),
