@@ -28,7 +28,6 @@ mod world;
 
 pub use self::{
     bug::Bug,
-    oracle::AccountBook,
     plan::{Moment, Plan},
     world::{Outcome, Stats},
 };

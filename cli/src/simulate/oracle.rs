@@ -44,13 +44,11 @@ pub(super) struct Oracle {
 
 /// What the API did, in sum.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct AccountBook {
-    /// Calls that reached it.
-    pub calls: u64,
-    /// Calls that it billed.
-    pub billed: u64,
+pub(super) struct AccountBook {
+    pub(super) calls: u64,
+    pub(super) billed: u64,
     /// Unknown outcomes that the ledger counted.
-    pub unknown: u64,
+    pub(super) unknown: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -274,7 +272,7 @@ impl Oracle {
     /// A call ends; `lost` if without an answer that says whether it was billed.
     pub(super) fn call_ends(&mut self, fp: &Fingerprint, lost: bool) {
         let book = self.books.entry(fp.clone()).or_default();
-        book.in_flight -= 1;
+        book.in_flight = book.in_flight.saturating_sub(1);
         book.lost += u32::from(lost);
     }
 

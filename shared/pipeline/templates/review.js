@@ -116,7 +116,8 @@ addEventListener('DOMContentLoaded', () => {
   $('zoom-on').addEventListener('click', () => turn(1));
   $('zoom-close').addEventListener('click', () => zoom.close());
   zoom.addEventListener('click', event => { if (event.target === zoom) zoom.close(); });
-  zoom.addEventListener('close', () => current?.focus());
+  // The event comes late: by then the keyboard may have moved on within the card.
+  zoom.addEventListener('close', () => { if (!current?.contains(document.activeElement)) current?.focus(); });
 
   const next = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
   const beside = { ArrowRight: 1, ArrowLeft: -1 };
