@@ -78,7 +78,7 @@ impl Watch {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         let manifest = format!("functions/{function}/Cargo.toml");
         let child = Command::new("cargo")
-            .args(["lambda", "watch", "--ignore-changes", "--timeout", "120", "--invoke-address", "127.0.0.1"])
+            .args(["lambda", "watch", "--ignore-changes", "--timeout", "900", "--invoke-address", "127.0.0.1"])
             .args(["--invoke-port", &port, "--manifest-path", &manifest])
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
             .envs([("AWS_ENDPOINT_URL", stack.endpoint.as_str()), ("AWS_REGION", "us-east-1")])
@@ -102,7 +102,7 @@ impl Watch {
         for _ in 0..60 {
             let Output { status, stdout, stderr } = Command::new("timeout")
                 .args([
-                    "300",
+                    "900",
                     "cargo",
                     "lambda",
                     "invoke",
