@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use packshot_aws::{clients::Aws, clock::SystemClock, unused::Unused};
-use packshot_pipeline::ports::{Ports, Store};
+use packshot_pipeline::{
+    journal::Nobody,
+    ports::{Ports, Store},
+};
 
 use crate::adapters::DirectoryStore;
 
@@ -53,5 +56,13 @@ impl Place {
 
 fn ports(store: Arc<dyn Store>) -> Ports {
     let unused = Arc::new(Unused);
-    Ports { store, rows: unused.clone(), retry: unused.clone(), images: unused, clock: Arc::new(SystemClock) }
+    Ports {
+        store,
+        rows: unused.clone(),
+        retry: unused.clone(),
+        images: unused,
+        clock: Arc::new(SystemClock),
+        journal: Arc::new(Nobody),
+        notices: Arc::new(Nobody),
+    }
 }

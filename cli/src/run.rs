@@ -20,6 +20,7 @@ use packshot_pipeline::{
     generate::generate,
     intake::Format,
     job::{Job, NotACatalog},
+    journal::Nobody,
     json,
     keys::{self, Catalog, Manifests},
     merge::{Changed, merge},
@@ -301,6 +302,8 @@ impl Host {
             retry: Arc::new(MemoryQueue::new(VISIBILITY, None, None)),
             images: Arc::new(images),
             clock,
+            journal: Arc::new(Nobody),
+            notices: Arc::new(Nobody),
         };
         Ok(Self {
             ports,

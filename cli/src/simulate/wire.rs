@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use packshot_pipeline::{
+    journal::Nobody,
     keys,
     ledger::{Entry, State},
     ports::{
@@ -103,6 +104,8 @@ impl Wire {
             retry: Arc::new(Pipe { wire: wire.clone(), call: Call::SendRetry }),
             images: wire,
             clock: world.clock.clone(),
+            journal: Arc::new(Nobody),
+            notices: Arc::new(Nobody),
         }
     }
 

@@ -12,7 +12,9 @@ use packshot_aws::{
     images_api::ImagesApi,
     telemetry,
 };
-use packshot_pipeline::{generate::generate, ports::Ports, settings::GenerateSettings, worker::Worker};
+use packshot_pipeline::{
+    generate::generate, journal::Nobody, ports::Ports, settings::GenerateSettings, worker::Worker,
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -34,6 +36,8 @@ async fn run() -> Result<(), Error> {
         retry: Arc::new(aws.queue(&config.retry_queue_url)),
         images: Arc::new(images),
         clock,
+        journal: Arc::new(Nobody),
+        notices: Arc::new(Nobody),
     };
     lambda_runtime::run(service_fn(|event| handle(&ports, &settings, &worker, event))).await
 }

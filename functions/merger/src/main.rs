@@ -12,7 +12,7 @@ use packshot_aws::{
     telemetry,
     unused::Unused,
 };
-use packshot_pipeline::{merge::merge, ports::Ports};
+use packshot_pipeline::{journal::Nobody, merge::merge, ports::Ports};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -29,6 +29,8 @@ async fn run() -> Result<(), Error> {
         retry: Arc::new(Unused),
         images: Arc::new(Unused),
         clock: Arc::new(SystemClock),
+        journal: Arc::new(Nobody),
+        notices: Arc::new(Nobody),
     };
     lambda_runtime::run(service_fn(|event| handle(&ports, event))).await
 }

@@ -12,6 +12,7 @@ use packshot_aws::{
     unused::Unused,
 };
 use packshot_pipeline::{
+    journal::Nobody,
     ports::Ports,
     split::{SplitReport, split},
 };
@@ -31,6 +32,8 @@ async fn run() -> Result<(), Error> {
         retry: Arc::new(Unused),
         images: Arc::new(Unused),
         clock: Arc::new(SystemClock),
+        journal: Arc::new(Nobody),
+        notices: Arc::new(Nobody),
     };
     lambda_runtime::run(service_fn(|event| handle(&ports, &config, event))).await
 }

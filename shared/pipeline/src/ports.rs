@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::request::Request;
+use crate::{journal::Fact, notice::Notice, request::Request};
 
 /// Everything a use case may touch. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +27,10 @@ pub struct Ports {
     pub images: Arc<dyn ImageApi>,
     /// Time of day and chance.
     pub clock: Arc<dyn Clock>,
+    /// Whoever watches.
+    pub journal: Arc<dyn Journal>,
+    /// Whoever wants to know when a job has ended.
+    pub notices: Arc<dyn Notices>,
 }
 
 /// Opaque identity of an object's content, as the store gives it. Compare for equality only.
@@ -304,4 +308,34 @@ pub trait Clock: Send + Sync {
 
     /// 64 random bits: nonces and jitter.
     fn random(&self) -> u64;
+}
+
+/// Takes down what happens. Cheap, and cannot fail: nobody's work depends on it.
+pub trait Journal: Send + Sync {
+    /// Takes down a fact.
+    fn note(&self, fact: Fact);
+}
+
+/// Why a notice is not out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoticeError {
+    /// It is not out, or may not be. The same call may be made again: at worst somebody is told twice.
+    #[error("notice not sent: {detail}")]
+    Unsent {
+        /// What the service or the wire said.
+        detail: String,
+    },
+    /// It will never work like this (permission, no such topic). Stop.
+    #[error("notice refused: {detail}")]
+    Refused {
+        /// What the service said.
+        detail: String,
+    },
+}
+
+/// Tells whoever has subscribed: at least once, in no order.
+#[async_trait]
+pub trait Notices: Send + Sync {
+    /// Tells all subscribers.
+    async fn publish(&self, notice: &Notice) -> Result<(), NoticeError>;
 }

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use packshot::adapters::{MemoryQueue, MemoryStore, memory_queue::Depth};
 use packshot_pipeline::{
     generate::generate,
+    journal::Nobody,
     json,
     keys::{self, Catalog, JobId},
     ledger::Entry,
@@ -217,6 +218,8 @@ impl Rig {
             retry: retry.clone(),
             images: api.clone(),
             clock: clock.clone(),
+            journal: Arc::new(Nobody),
+            notices: Arc::new(Nobody),
         };
         let worker = Worker::new(&*clock, &settings);
         Self { ports, settings, worker, api, rows, retry }

@@ -16,6 +16,7 @@ use packshot::adapters::{MemoryQueue, MemoryStore, Notifying};
 use packshot_pipeline::{
     generate::generate,
     job::Job,
+    journal::Nobody,
     keys::Manifests,
     merge::{Changed, merge},
     ports::{
@@ -84,7 +85,15 @@ impl World {
         let api = Arc::new(Obliging { clock: clock.clone(), calls: AtomicUsize::new(0) });
         let settings = GenerateSettings { archive: false, ..GenerateSettings::default() };
         let worker = Worker::new(&*clock, &settings);
-        let ports = Ports { store, rows: rows.clone(), retry, images: api.clone(), clock: clock.clone() };
+        let ports = Ports {
+            store,
+            rows: rows.clone(),
+            retry,
+            images: api.clone(),
+            clock: clock.clone(),
+            journal: Arc::new(Nobody),
+            notices: Arc::new(Nobody),
+        };
         Self { ports, settings, worker, rows, api, clock, events }
     }
 
