@@ -11,6 +11,7 @@ use crate::{
     columns::{ColumnMap, Columns},
     intake::{CatalogReader, ReadError},
     job::{self, Job, NotACatalog, Source},
+    journal::Fact,
     json,
     keys::{self, Catalog, JobId, Manifests},
     message::{self, RowMessage},
@@ -366,6 +367,7 @@ impl Sender<'_> {
 
     async fn send(&self, chunk: Chunk) -> Result<u64, SplitError> {
         let Chunk { rows, messages, results, .. } = chunk;
+        let (sent, rejected) = (messages.len() as u64, results.len() as u64);
         stream::iter(results)
             .map(|(key, line)| async move {
                 // Whoever wrote it before wrote the same.
@@ -380,6 +382,7 @@ impl Sender<'_> {
         if !messages.is_empty() {
             self.ports.rows.send(&messages).await?;
         }
+        self.ports.journal.note(Fact::RowsSplit { sent, rejected });
         Ok(rows)
     }
 
