@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 use futures::{FutureExt as _, future::join_all};
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
     archive,
     breaker::Pass,
     classify::{self, ErrorClass, Verdict},
+    journal::Fact,
     json, keys,
     ledger::{self, Asker, Claim, Entry, Failure, GivenUp, Limits, Outcome, Paid, Series, State, Step},
     message::RowMessage,
@@ -20,8 +22,8 @@ use crate::{
     worker::Worker,
 };
 
-/// What recording, archiving and writing a result may take after a call.
-const AFTER_CALL: Duration = Duration::from_secs(30);
+/// What recording, archiving and writing a result may take after a call: an invocation must be longer than a call and this.
+pub const AFTER_CALL: Duration = Duration::from_secs(30);
 /// How much longer than a call a claim lives: what the writes around the call may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 /// The longest a row waits for its pictures to be kept.
@@ -81,6 +83,12 @@ struct Host<'a> {
 impl Host<'_> {
     /// The message's id if it must come back.
     async fn deliver(self, delivery: Delivery) -> Option<String> {
+        // Of the highest level, so that it is there whatever level is asked for.
+        let span = tracing::error_span!("message", job = Empty, row = Empty, sku = Empty);
+        self.deliver_within(delivery).instrument(span).await
+    }
+
+    async fn deliver_within(self, delivery: Delivery) -> Option<String> {
         let handled = AssertUnwindSafe(self.handle(&delivery)).catch_unwind().await;
         let delay = match handled {
             Ok(Ok(Fate::Done)) => return None,
@@ -105,7 +113,11 @@ impl Host<'_> {
 
     async fn handle(self, delivery: &Delivery) -> Result<Fate, Trouble> {
         match RowMessage::decode(&delivery.body) {
-            Ok(message) => Row::new(self, &message).process().await,
+            Ok(message) => {
+                let span = Span::current();
+                span.record("job", message.job.as_str()).record("row", message.row).record("sku", &message.sku);
+                Row::new(self, &message).process().await
+            }
             Err(poison) => {
                 tracing::error!(message_id = delivery.id, error = %poison, "parked in the retry queue");
                 let attributes = attributes("poison", ErrorClass::Row);
@@ -152,7 +164,10 @@ impl Host<'_> {
             return Ok(match self.worker.breaker.pass(self.ports, call_takes).await? {
                 Pass::Go => Permit::Call { probe: false },
                 Pass::Probe => Permit::Call { probe: true },
-                Pass::Hold(wait) => Permit::Not(wait),
+                Pass::Hold(wait) => {
+                    self.ports.journal.note(Fact::Held);
+                    Permit::Not(wait)
+                }
             });
         }
     }
@@ -217,7 +232,7 @@ impl<'a> Row<'a> {
         let (result, known) = futures::try_join!(objects::read(ports, &self.result_key), self.read_ledger())?;
         self.result = result;
         if self.is_settled() {
-            tracing::info!(job = %self.message.job, row = self.message.row, "settled before");
+            tracing::info!("settled before");
             return Ok(Fate::Done);
         }
         let mut known = match known {
@@ -282,6 +297,8 @@ impl<'a> Row<'a> {
             sole_worker: settings.sole_worker,
         };
         let (entry, etag) = known.unzip();
+        // Whoever held it has died, if it is ours to decide about: the next write counts that.
+        let died = matches!(entry, Some(Entry { state: State::Claimed(_), .. }));
         let now = self.host.ports.clock.now();
         match ledger::decide(entry.as_ref(), &self.message.fingerprint, &self.asker, now, &limits) {
             Step::Reuse(Paid { outcome, calls, unknown }) => {
@@ -292,12 +309,12 @@ impl<'a> Row<'a> {
                 let look_again = if settings.sole_worker { LOOK_AGAIN_ALONE } else { LOOK_AGAIN };
                 Ok(Next::End(Fate::Back(wait.min(look_again))))
             }
-            Step::GiveUp(entry) => self.give_up(entry, etag).await,
-            Step::Claim(entry) => self.claim_and_call(entry, etag).await,
+            Step::GiveUp(entry) => self.give_up(entry, etag, died).await,
+            Step::Claim(entry) => self.claim_and_call(entry, etag, died).await,
         }
     }
 
-    async fn claim_and_call(&self, entry: Entry, etag: Option<Etag>) -> Result<Next, Trouble> {
+    async fn claim_and_call(&self, entry: Entry, etag: Option<Etag>, died: bool) -> Result<Next, Trouble> {
         let Host { ports, worker, .. } = self.host;
         if let Some(abort) = worker.guardrail.stopped(ports, &self.message.job, self.message.round).await? {
             let failure =
@@ -308,14 +325,14 @@ impl<'a> Row<'a> {
             Permit::Call { probe } => probe,
             Permit::Not(wait) => return Ok(Next::End(Fate::Back(wait))),
         };
-        match self.claim(entry, etag).await? {
+        match self.claim(entry, etag, died).await? {
             Some(held) => self.call(held, probe).await,
             None => self.look_again().await,
         }
     }
 
     /// Writes a claim; `None` where somebody else was quicker, or the write took so long that the call would outlive it.
-    async fn claim(&self, mut entry: Entry, etag: Option<Etag>) -> Result<Option<Held>, Trouble> {
+    async fn claim(&self, mut entry: Entry, etag: Option<Etag>, died: bool) -> Result<Option<Held>, Trouble> {
         let Host { ports, settings, worker, .. } = self.host;
         let (nonce, at) = (self.host.nonce(), ports.clock.now());
         let until = at.checked_add(settings.request_timeout + LEASE_MARGIN).unwrap_or(Timestamp::MAX);
@@ -331,6 +348,9 @@ impl<'a> Row<'a> {
             },
             Err(error) => return Err(error.into()),
         };
+        if died {
+            ports.journal.note(Fact::OutcomeUnknown);
+        }
         let held = Held { entry, etag, nonce };
         let in_time = ports.clock.now().checked_add(settings.request_timeout).is_ok_and(|end| end < until);
         if in_time && self.host.fits(Duration::ZERO) {
@@ -348,7 +368,10 @@ impl<'a> Row<'a> {
             let detail = format!("no answer within {} s", settings.request_timeout.as_secs());
             Err(ApiError::Unknown { code: "timeout", status: None, detail })
         });
-        let latency_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = began.elapsed();
+        let latency_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let pictures = answer.as_ref().map_or(0, |generated| generated.pictures.len());
+        ports.journal.note(Fact::Called { took, retry: held.entry.calls > 1, pictures });
         let error = match answer {
             Ok(generated) => {
                 worker.pace.flowing();
@@ -382,6 +405,7 @@ impl<'a> Row<'a> {
                 self.release_and_wait(held, count, wait).await
             }
             Verdict::Unknown => {
+                ports.journal.note(Fact::OutcomeUnknown);
                 let unknown = held.entry.spent.unknown + 1;
                 if unknown > settings.unknown_outcome_retries {
                     return self.conclude(held, Entry::count_unknown, self.unknown_failure(&error, latency_ms)).await;
@@ -390,6 +414,7 @@ impl<'a> Row<'a> {
                 self.release_and_wait(held, Entry::count_unknown, wait).await
             }
             Verdict::Throttled(after) => {
+                ports.journal.note(Fact::Throttled);
                 worker.pace.throttled(after, settings.retry_after_ceiling);
                 self.release(held, |entry| entry.calls -= 1).await
             }
@@ -397,6 +422,7 @@ impl<'a> Row<'a> {
                 self.conclude(held, |_| (), fail(ErrorClass::Account)).await
             }
             Verdict::Account => {
+                ports.journal.note(Fact::Held);
                 // The breaker first: if this worker dies here, the claim dies with it, but nobody burns on.
                 let code = shorten_code(&error);
                 let reason = shorten(error.to_string());
@@ -479,7 +505,7 @@ impl<'a> Row<'a> {
     }
 
     /// A dead claim was one too many.
-    async fn give_up(&self, mut entry: Entry, etag: Option<Etag>) -> Result<Next, Trouble> {
+    async fn give_up(&self, mut entry: Entry, etag: Option<Etag>, died: bool) -> Result<Next, Trouble> {
         let failure = self.failure(
             "outcome_unknown",
             ErrorClass::Unknown,
@@ -488,7 +514,12 @@ impl<'a> Row<'a> {
         entry.state = State::Failed(failure.clone());
         let body = json::to_vec(&entry).into();
         match objects::write(self.host.ports, &self.ledger_key, body, Precondition::unchanged(etag)).await {
-            Ok(_) => self.fail(&given_up(failure, &entry)).await.map(Next::End),
+            Ok(_) => {
+                if died {
+                    self.host.ports.journal.note(Fact::OutcomeUnknown);
+                }
+                self.fail(&given_up(failure, &entry)).await.map(Next::End)
+            }
             Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => self.look_again().await,
             Err(error) => Err(error.into()),
         }
@@ -576,6 +607,7 @@ impl<'a> Row<'a> {
         if settings.archive && outcome.assets.iter().filter(|asset| asset.n <= urls).count() < urls {
             self.keep_pictures(&mut outcome, paid_here).await;
         }
+        let (request_id, archive_error) = (outcome.request_id.clone(), outcome.archive_error.is_some());
         let result = RowResult::Completed(Box::new(Completed {
             sku: self.message.sku.clone(),
             status: CompletedStatus::Completed,
@@ -604,7 +636,8 @@ impl<'a> Row<'a> {
             (!completed).then(|| line.clone())
         })
         .await?;
-        tracing::info!(job = %self.message.job, row = self.message.row, reused = !paid_here, "completed");
+        ports.journal.note(Fact::RowCompleted { reused: !paid_here, archive_error });
+        tracing::info!(api_request_id = request_id, reused = !paid_here, archive_error, "completed");
         if paid_here {
             worker.guardrail.ended(ports, &self.message.job, self.message.round, false).await?;
         }
@@ -684,7 +717,8 @@ impl<'a> Row<'a> {
             }
         })
         .await?;
-        tracing::info!(job = %message.job, row = message.row, code = failure.error_code, "failed");
+        ports.journal.note(Fact::RowFailed(failure.error_class));
+        tracing::info!(code = failure.error_code, class = failure.error_class.as_str(), round, "failed");
         if calls > 0 {
             worker.guardrail.ended(ports, &message.job, round, true).await?;
         }
