@@ -22,7 +22,7 @@ use crate::place::{Place, PlaceArgs};
 
 /// Objects read at once.
 const READS_AT_ONCE: usize = 32;
-/// A job with more rows is followed by its parts alone: reading every result costs a request each.
+/// A job with more rows is followed by its summary, which counts whole parts: reading every result costs a request each.
 const COUNTED_BY_ROW: u64 = 10_000;
 
 /// Arguments of `packshot status`.
@@ -168,12 +168,22 @@ async fn retry_queue(place: &Place) -> Option<usize> {
 /// How far a running job is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Progress {
-    /// Rows that have ended; those of whole parts where the job is large.
+    /// Rows that have ended.
     pub done: u64,
-    /// Of them without pictures; unknown where the job is large.
-    pub failed: Option<u64>,
-    /// Pictures made; unknown where the job is large.
-    pub images: Option<u64>,
+    /// Of them without pictures.
+    pub failed: u64,
+    /// Pictures made.
+    pub images: u64,
+    /// Only whole parts are counted, because the job is large.
+    pub by_part: bool,
+}
+
+impl Progress {
+    /// For people: without it, a bar that stands still looks like a job that does.
+    #[must_use]
+    pub fn caveat(self) -> String {
+        if self.by_part { format!(" (in whole parts of {} rows)", keys::ROWS_PER_PART) } else { String::new() }
+    }
 }
 
 /// Follows a job: reads each result once, however often it looks.
@@ -193,7 +203,8 @@ impl Follower {
     ) -> Result<Progress, StoreError> {
         if rows > COUNTED_BY_ROW {
             let done = summary.map_or(0, |summary| summary.rows_merged);
-            return Ok(Progress { done, failed: None, images: None });
+            let (failed, images) = summary.map_or((0, 0), |summary| (summary.counts.failed, summary.counts.images));
+            return Ok(Progress { done, failed, images, by_part: true });
         }
         for part in 0..keys::parts(rows) {
             if keys::rows_of_part(part, rows).all(|row| self.seen.contains_key(&row)) {
@@ -217,7 +228,7 @@ impl Follower {
         }
         let completed = || self.seen.values().filter_map(|(_, images)| *images);
         let done = self.seen.len() as u64;
-        Ok(Progress { done, failed: Some(done - completed().count() as u64), images: Some(completed().sum()) })
+        Ok(Progress { done, failed: done - completed().count() as u64, images: completed().sum(), by_part: false })
     }
 }
 
@@ -239,7 +250,8 @@ fn table(jobs: &[Summary]) -> String {
     let heads = ["DROPPED AT", "CATALOG", "JOB", "STATUS", "ROWS", "COMPLETED", "FAILED"].map(str::to_owned);
     let rows = jobs.iter().map(|job| {
         let (completed, failed) = match job.status {
-            Status::Running => ("-".to_owned(), "-".to_owned()),
+            // Rows of parts that are not full are not counted, and a nought would say that they are.
+            Status::Running if job.rows_merged == 0 => ("-".to_owned(), "-".to_owned()),
             _ => (job.counts.completed.to_string(), job.counts.failed.to_string()),
         };
         let dropped = short(job.source.last_modified);
@@ -302,11 +314,9 @@ fn detail(job: &Summary, progress: Option<Progress>) -> String {
 }
 
 fn so_far(progress: Progress, job: &Summary) -> String {
-    let mut text = format!("{} of {} rows", progress.done, job.counts.rows);
-    if let (Some(failed), Some(images)) = (progress.failed, progress.images) {
-        text.push_str(&format!(", {failed} failed, {images} of {} pictures", job.images_requested));
-    }
-    text
+    let Progress { done, failed, images, .. } = progress;
+    let (rows, wanted) = (job.counts.rows, job.images_requested);
+    format!("{done} of {rows} rows, {failed} failed, {images} of {wanted} pictures{}", progress.caveat())
 }
 
 /// As it stands in the JSON.

@@ -219,18 +219,14 @@ async fn wait(ports: &Ports, job: &JobId, files: &Manifests) -> Result<Summary, 
 
 /// What the bar does not show: failures, pictures, rate and, from it, the time left.
 fn note(now: status::Progress, rows: u64, elapsed: Duration) -> String {
-    let mut note = String::new();
-    if let (Some(failed), Some(images)) = (now.failed, now.images) {
-        note = format!("{failed} failed, {images} pictures");
-    }
+    let mut note = format!("{} failed, {} pictures", now.failed, now.images);
     let per_minute = now.done as f64 * 60.0 / elapsed.as_secs_f64().max(1.0);
     if now.done > 0 {
-        note.push_str(if note.is_empty() { "" } else { ", " });
-        note.push_str(&format!("{per_minute:.0} rows a minute"));
+        note.push_str(&format!(", {per_minute:.0} rows a minute"));
         let left = (rows - now.done.min(rows)) as f64 / per_minute * 60.0;
         note.push_str(&format!(", about {} left", HumanDuration(Duration::from_secs_f64(left))));
     }
-    note
+    note + &now.caveat()
 }
 
 fn default_output(catalog: &Catalog) -> PathBuf {

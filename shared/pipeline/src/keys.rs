@@ -200,6 +200,12 @@ pub fn made(job: &JobId, part: u64) -> String {
     format!("control/merge/{job}/{part:06}.json")
 }
 
+/// What the merger has counted of a job whose rows are still out.
+#[must_use]
+pub fn so_far(job: &JobId) -> String {
+    format!("control/merge/{job}/so-far.json")
+}
+
 /// The account breaker.
 pub const BREAKER: &str = "control/breaker.json";
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -97,6 +98,15 @@ struct Made {
     etag: Etag,
 }
 
+/// `control/merge/<job>/so-far.json`: what has been counted while rows are still out, so that each part is read once for
+/// it. It names what it counts, so it is true whoever wrote it last.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct SoFar {
+    /// The counted parts as they were.
+    parts: BTreeMap<String, Etag>,
+    tally: Tally,
+}
+
 struct Merger<'a> {
     ports: &'a Ports,
     job: &'a Job,
@@ -161,7 +171,7 @@ impl Merger<'_> {
     /// Writes manifest, `failed.csv`, review, summary and latest, in this order, if all parts are there.
     async fn compose_once(&self) -> Result<Round, StoreError> {
         let store = &self.ports.store;
-        // What will be replaced is looked at before what it is made from.
+        // What will be replaced is looked at before what it is made from, and so is what has been counted.
         let summary_key = self.files.summary();
         let seen = objects::read(self.ports, &summary_key).await?;
         let latest = objects::read(self.ports, &self.files.latest()).await?;
@@ -172,13 +182,16 @@ impl Merger<'_> {
         let failed_before = etag_of(&self.files.failed_csv()).await?;
         let manifest_before = etag_of(&self.files.manifest()).await?;
         let reviews_before = objects::list(self.ports, &self.files.reviews()).await?;
+        let so_far = objects::read(self.ports, &keys::so_far(&self.job.job)).await?;
         let parts = objects::list(self.ports, &self.files.parts()).await?;
         let standing: Option<Summary> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
         let precondition = Precondition::unchanged(seen.map(|seen| seen.etag));
         let expected = keys::parts(self.job.rows);
         if (parts.len() as u64) < expected {
-            let rows_merged = (parts.len() as u64 * keys::ROWS_PER_PART).min(self.job.rows);
-            let running = Summary { rows_merged, ..Tally::default().so_far(self.job) };
+            let running = match self.count(so_far, &parts).await {
+                Ok(tally) => tally.so_far(self.job),
+                Err(error) => return again(error),
+            };
             if standing.as_ref() == Some(&running) {
                 return Ok(Round::Done);
             }
@@ -218,6 +231,28 @@ impl Merger<'_> {
             Ok(_) => Ok(Round::Done),
             Err(error) => again(error),
         }
+    }
+
+    /// Counts the rows of these parts, of which it reads those that have not been counted.
+    async fn count(&self, before: Option<Seen>, parts: &[Listed]) -> Result<Tally, StoreError> {
+        let before: SoFar = before.and_then(|seen| serde_json::from_slice(&seen.bytes).ok()).unwrap_or_default();
+        let listed: BTreeMap<_, _> = parts.iter().map(|part| (part.key.clone(), part.etag.clone())).collect();
+        if before.parts == listed {
+            return Ok(before.tally);
+        }
+        // What has been counted cannot be taken out of a sum, so where a part has changed, all are counted anew.
+        let unchanged = before.parts.iter().all(|(key, etag)| listed.get(key) == Some(etag));
+        let SoFar { parts: counted, mut tally } = if unchanged { before } else { SoFar::default() };
+        let new: Vec<_> = parts.iter().filter(|part| !counted.contains_key(&part.key)).cloned().collect();
+        let mut rows = pin!(self.rows(&new));
+        while let Some(results) = rows.try_next().await? {
+            results.iter().for_each(|result| tally.add(result));
+        }
+        // Only saves work; a lost one is made up for by counting once more.
+        let so_far = SoFar { parts: listed, tally };
+        let body = json::to_vec(&so_far).into();
+        objects::write(self.ports, &keys::so_far(&self.job.job), body, Precondition::None).await?;
+        Ok(so_far.tally)
     }
 
     /// A part as it was listed; a part that has changed since ends the round.

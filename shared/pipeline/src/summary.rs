@@ -60,7 +60,7 @@ pub struct Summary {
     /// Pictures that the valid rows ask for.
     #[serde(default)]
     pub images_requested: u64,
-    /// While running: rows that stand in parts already.
+    /// While running: rows that stand in parts already; the counts are of these.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rows_merged: u64,
     /// The most frequent failures, most frequent first.
@@ -189,7 +189,7 @@ impl Summary {
 }
 
 /// Builds a summary from the results, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     counts: Counts,
     errors: BTreeMap<String, TopError>,
@@ -241,7 +241,7 @@ impl Tally {
             (0, _) => Status::Failed,
             _ => Status::CompleteWithFailures,
         };
-        Summary { status, manifest: Some(manifest), finished_at: self.finished_at, ..self.so_far(job) }
+        Summary { status, manifest: Some(manifest), finished_at: self.finished_at, rows_merged: 0, ..self.so_far(job) }
     }
 
     /// The summary of a job of which some rows have been counted.
@@ -259,7 +259,7 @@ impl Tally {
             rejected: None,
             counts: Counts { rows: job.rows, continuation_rows: job.continuation_rows, ..self.counts.clone() },
             images_requested: job.images,
-            rows_merged: 0,
+            rows_merged: self.counts.rows,
             top_errors,
             manifest: None,
             created_at: job.created_at,
