@@ -191,6 +191,8 @@ pub struct Columns {
     handle: Option<usize>,
     /// WooCommerce's type.
     kind: Option<usize>,
+    /// Akeneo's names in its other languages, for products that have none in the first.
+    more_titles: Vec<usize>,
     /// A field of the photo's column lists several, as WooCommerce's does.
     many_images: bool,
     /// The file is a `failed.csv` of ours, with formulas defused.
@@ -213,6 +215,11 @@ impl Columns {
             index,
             handle: is("shopify").then(|| find(&fields, HANDLES)).flatten(),
             kind: is("woocommerce").then(|| find(&fields, &["Type"])).flatten(),
+            more_titles: if is("akeneo") && !map.contains_key(&Column::Title) {
+                (0..fields.len()).filter(|&at| find(&fields[at..=at], &["name-*"]).is_some()).collect()
+            } else {
+                Vec::new()
+            },
             many_images: index[Column::ImageUrl as usize].is_some_and(|at| normal(fields[at]) == "images"),
             defused: spreadsheet::is_failed_csv(&fields),
             names: unique(&fields),
@@ -245,6 +252,10 @@ impl Columns {
         let text = self.position(column).map_or("", |index| self.field(record, index)).trim();
         match column {
             Column::Sku if text.is_empty() => self.handle.map_or("", |index| self.field(record, index)).trim(),
+            Column::Title if text.is_empty() => {
+                let mut more = self.more_titles.iter().map(|&index| self.field(record, index).trim());
+                more.find(|title| !title.is_empty()).unwrap_or("")
+            }
             Column::ImageUrl if self.many_images => first_image(text),
             _ => text,
         }
