@@ -1,0 +1,111 @@
+//! Pieces of the harness for somebody at a prompt, with a profiler in between perhaps.
+
+use std::{fs::File, io::BufWriter, path::PathBuf};
+
+use bytes::Bytes;
+use packshot_benches::samples;
+use packshot_pipeline::keys::JobId;
+
+use crate::{Outcome, events, lambda::Lambda, process::Quota};
+
+/// Flags of `bench lambda`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples, after `set -a; . target/bench/env` (see benches/README.md):
+  bench lambda --split incoming/c.csv target/release/splitter
+  bench lambda --generate 100 --times 10 target/release/generator
+  bench lambda --merge 100000 target/release/merger
+  bench lambda --generate 100 -- perf record -g -o perf.data target/release/generator")]
+pub(crate) struct LambdaArgs {
+    /// The function is told that this key was dropped.
+    #[arg(long, value_name = "KEY", group = "event")]
+    split: Option<String>,
+    /// The function gets so many rows in one batch; each time other rows.
+    #[arg(long, value_name = "ROWS", group = "event")]
+    generate: Option<u64>,
+    /// The function is told that every part of a job of so many rows has changed.
+    #[arg(long, value_name = "ROWS", group = "event")]
+    merge: Option<u64>,
+    /// The function gets this event.
+    #[arg(long, value_name = "FILE", group = "event")]
+    event: Option<PathBuf>,
+    /// The job, for --generate and --merge; it stands in `results/<job>/job.json`.
+    #[arg(long)]
+    job: Option<String>,
+    /// Invocations, one after the other.
+    #[arg(long, default_value_t = 1)]
+    times: u64,
+    /// With the share of a core that a Lambda of this memory has.
+    #[arg(long, value_name = "MIB")]
+    quota: Option<u64>,
+    /// The function, perhaps with a profiler before it.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Flags of `bench catalog`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CatalogArgs {
+    rows: u64,
+    file: PathBuf,
+}
+
+pub(crate) fn catalog(args: &CatalogArgs) -> Outcome<()> {
+    Ok(samples::catalog(&mut BufWriter::new(File::create(&args.file)?), args.rows)?)
+}
+
+#[expect(clippy::print_stdout, reason = "this is what it is for")]
+pub(crate) async fn lambda(args: LambdaArgs) -> Outcome<()> {
+    #[expect(clippy::disallowed_methods, reason = "the environment of the function is that of whoever starts it")]
+    let environment: Vec<_> = std::env::vars().collect();
+    let job = match &args.job {
+        Some(job) => JobId::parse(job).ok_or("a job's id has sixteen hex digits")?,
+        None => samples::job(),
+    };
+    let dir = tempfile::tempdir()?;
+    let (program, arguments) = args.command.split_first().ok_or("no function")?;
+    let program = if program.contains('/') { std::path::absolute(program)? } else { program.into() };
+    let absolute: Vec<String> = arguments
+        .iter()
+        .map(|argument| {
+            if argument.contains('/') {
+                std::path::absolute(argument).map(|path| path.display().to_string())
+            } else {
+                Ok(argument.clone())
+            }
+        })
+        .collect::<Result<_, _>>()?;
+    let arguments: Vec<&str> = absolute.iter().map(String::as_str).collect();
+    let mut function = Lambda::start(&program, &arguments, &environment, dir.path()).await?;
+    println!("cold start {:.2} ms, {} KiB", function.cold_start.as_secs_f64() * 1e3, function.process.rss_kib()?);
+    let quota = match args.quota {
+        Some(mib) => Quota::of_lambda(&function.process, mib)?,
+        None => None,
+    };
+    if args.quota.is_some() && quota.is_none() {
+        return Err("this machine does not let us make control groups".into());
+    }
+    for time in 0..args.times {
+        let event = if let Some(key) = &args.split {
+            events::split(key)
+        } else if let Some(rows) = args.generate {
+            events::generate(&job, time * rows + 1..(time + 1) * rows + 1)
+        } else if let Some(rows) = args.merge {
+            events::merge(&job, rows)
+        } else {
+            let file = args.event.as_ref().ok_or("no event; see --help")?;
+            Bytes::from(std::fs::read(file)?)
+        };
+        let done = function.invoke(event).await?;
+        println!(
+            "wall {:.3} s, CPU {:.3} s, peak {} KiB, answer {}",
+            done.wall.as_secs_f64(),
+            done.cpu.as_secs_f64(),
+            done.peak_kib,
+            String::from_utf8_lossy(&done.answer[..done.answer.len().min(200)])
+        );
+    }
+    // A profiler writes down what it has seen when its program ends.
+    function.stop().await;
+    Ok(())
+}

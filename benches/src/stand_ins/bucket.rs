@@ -1,0 +1,274 @@
+//! One bucket: objects in memory, whole or in parts, with preconditions and listings.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hasher as _},
+    ops::Bound,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use hyper::{
+    HeaderMap, Method, StatusCode,
+    header::{ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE},
+    http::request::Parts,
+};
+use percent_encoding::percent_decode_str;
+
+use super::{BUCKET, Counters, count, server};
+
+const MODIFIED: &str = "Sun, 01 Mar 2026 12:00:00 GMT";
+const MODIFIED_ISO: &str = "2026-03-01T12:00:00.000Z";
+
+#[derive(Default)]
+pub(super) struct Bucket {
+    objects: Mutex<BTreeMap<String, Object>>,
+    uploads: Mutex<BTreeMap<String, BTreeMap<u32, Bytes>>>,
+    next: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Object {
+    body: Bytes,
+    etag: String,
+}
+
+impl Bucket {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Object>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<u32, Bytes>>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Bytes> {
+        self.objects().get(key).map(|object| object.body.clone())
+    }
+
+    pub(super) fn put(&self, key: String, body: Bytes) {
+        let etag = etag(&body);
+        self.objects().insert(key, Object { body, etag });
+    }
+
+    /// Removes what does not stand under `incoming/`.
+    pub(super) fn clear(&self) {
+        self.objects().retain(|key, _| key.starts_with("incoming/"));
+        self.uploads().clear();
+    }
+
+    /// The first key under a prefix that ends like this.
+    pub(super) fn find(&self, prefix: &str, end: &str) -> Option<String> {
+        let objects = self.objects();
+        let mut keys = objects.range(prefix.to_owned()..).map(|(key, _)| key);
+        keys.by_ref().take_while(|key| key.starts_with(prefix)).find(|key| key.ends_with(end)).cloned()
+    }
+
+    pub(super) fn answer(&self, counters: &Counters, head: &Parts, body: Bytes) -> server::Answer {
+        let path = head.uri.path().trim_start_matches('/');
+        let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+        if bucket != BUCKET {
+            return failure(StatusCode::NOT_FOUND, "NoSuchBucket");
+        }
+        let Ok(key) = percent_decode_str(key).decode_utf8() else { return server::unknown("a key that is no UTF-8") };
+        let query = Query::of(head.uri.query().unwrap_or_default());
+        match (&head.method, query.get("uploadId")) {
+            (&Method::PUT, None) => {
+                count(&counters.puts, 1);
+                self.write(&key, body, &head.headers, |etag| stored(&etag))
+            }
+            (&Method::GET, None) if key.is_empty() && query.get("list-type").is_some() => {
+                count(&counters.lists, 1);
+                self.list(&query)
+            }
+            (&Method::GET, None) => {
+                count(&counters.gets, 1);
+                self.read(&key, &head.headers)
+            }
+            (&Method::HEAD, None) => {
+                count(&counters.heads, 1);
+                match self.objects().get(&*key) {
+                    // The answer to HEAD names the length of what it does not send; hyper keeps the body back.
+                    Some(object) => found(StatusCode::OK, object.body.clone(), &object.etag),
+                    None => server::status(StatusCode::NOT_FOUND, ""),
+                }
+            }
+            (&Method::POST, None) if query.get("uploads").is_some() => {
+                count(&counters.multipart, 1);
+                let id = format!("upload-{}", self.next.fetch_add(1, Ordering::Relaxed));
+                self.uploads().insert(id.clone(), BTreeMap::new());
+                xml(format!(
+                    "<InitiateMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{key}</Key><UploadId>{id}</UploadId>\
+                     </InitiateMultipartUploadResult>"
+                ))
+            }
+            (&Method::PUT, Some(upload)) => {
+                count(&counters.multipart, 1);
+                let number = query.get("partNumber").and_then(|number| number.parse().ok()).unwrap_or_default();
+                let etag = etag(&body);
+                match self.uploads().get_mut(&upload) {
+                    Some(parts) => {
+                        parts.insert(number, body);
+                        stored(&etag)
+                    }
+                    None => failure(StatusCode::NOT_FOUND, "NoSuchUpload"),
+                }
+            }
+            (&Method::POST, Some(upload)) => {
+                count(&counters.multipart, 1);
+                let Some(parts) = self.uploads().remove(&upload) else {
+                    return failure(StatusCode::NOT_FOUND, "NoSuchUpload");
+                };
+                let whole = parts.values().fold(BytesMut::new(), |mut whole, part| {
+                    whole.extend_from_slice(part);
+                    whole
+                });
+                self.write(&key, whole.freeze(), &head.headers, |etag| {
+                    xml(format!(
+                        "<CompleteMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{key}</Key>\
+                         <ETag>\"{etag}\"</ETag></CompleteMultipartUploadResult>"
+                    ))
+                })
+            }
+            (&Method::DELETE, Some(upload)) => {
+                self.uploads().remove(&upload);
+                server::status(StatusCode::NO_CONTENT, "")
+            }
+            _ => server::unknown(&format!("{} {}", head.method, head.uri)),
+        }
+    }
+
+    fn write(
+        &self,
+        key: &str,
+        body: Bytes,
+        headers: &HeaderMap,
+        answer: impl FnOnce(String) -> server::Answer,
+    ) -> server::Answer {
+        let etag = etag(&body);
+        let mut objects = self.objects();
+        let seen = objects.get(key).map(|object| object.etag.as_str());
+        if headers.contains_key(IF_NONE_MATCH) && seen.is_some() {
+            return failure(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
+        }
+        if let Some(wanted) = headers.get(IF_MATCH).and_then(|wanted| wanted.to_str().ok()) {
+            match seen {
+                None => return failure(StatusCode::NOT_FOUND, "NoSuchKey"),
+                Some(seen) if seen == wanted.trim_matches('"') => {}
+                Some(_) => return failure(StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
+            }
+        }
+        objects.insert(key.to_owned(), Object { body, etag: etag.clone() });
+        drop(objects);
+        answer(etag)
+    }
+
+    fn read(&self, key: &str, headers: &HeaderMap) -> server::Answer {
+        let Some(Object { body, etag }) = self.objects().get(key).cloned() else {
+            return failure(StatusCode::NOT_FOUND, "NoSuchKey");
+        };
+        match headers.get(RANGE) {
+            None => found(StatusCode::OK, body, &etag),
+            Some(range) => match from_to(range, body.len()) {
+                Some((from, to)) => found(StatusCode::PARTIAL_CONTENT, body.slice(from..to), &etag),
+                None => server::unknown("this range"),
+            },
+        }
+    }
+
+    fn list(&self, query: &Query) -> server::Answer {
+        const KNOWN: [&str; 5] = ["list-type", "max-keys", "prefix", "start-after", "encoding-type"];
+        if let Some((name, _)) = query.0.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
+            return server::unknown(&format!("{name} in a listing"));
+        }
+        let prefix = query.get("prefix").unwrap_or_default();
+        let limit = query.get("max-keys").and_then(|limit| limit.parse().ok()).unwrap_or(1_000);
+        let begin = match query.get("start-after") {
+            Some(after) if after > prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix.clone()),
+        };
+        let objects = self.objects();
+        let mut under = objects.range((begin, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(&prefix));
+        let mut text = String::from("<ListBucketResult>");
+        // The keys of the samples have nothing in them that XML would have to escape.
+        for (key, object) in under.by_ref().take(limit) {
+            text.push_str(&format!(
+                "<Contents><Key>{key}</Key><LastModified>{MODIFIED_ISO}</LastModified><ETag>&quot;{}&quot;</ETag>\
+                 <Size>{}</Size><StorageClass>STANDARD</StorageClass></Contents>",
+                object.etag,
+                object.body.len()
+            ));
+        }
+        let more = under.next().is_some();
+        text.push_str(&format!("<IsTruncated>{more}</IsTruncated></ListBucketResult>"));
+        xml(text)
+    }
+}
+
+/// `bytes=A-` or `bytes=A-B`.
+fn from_to(range: &HeaderValue, length: usize) -> Option<(usize, usize)> {
+    let (from, to) = range.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
+    let from: usize = from.parse().ok()?;
+    let to = if to.is_empty() { length } else { to.parse::<usize>().ok()?.saturating_add(1).min(length) };
+    (from <= to).then_some((from, to))
+}
+
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn of(text: &str) -> Self {
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let pairs = text.split('&').filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(n, v)| (n.to_owned(), decode(v)))
+                .collect(),
+        )
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
+    }
+}
+
+/// The same bytes have the same ETag, as on S3; no MD5, because nobody compares it.
+fn etag(body: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body);
+    format!("{:016x}{:016x}", hasher.finish(), body.len())
+}
+
+fn stored(etag: &str) -> server::Answer {
+    let mut answer = server::status(StatusCode::OK, "");
+    set(&mut answer, ETAG, &format!("\"{etag}\""));
+    answer
+}
+
+fn found(code: StatusCode, body: Bytes, etag: &str) -> server::Answer {
+    let mut answer = server::status(code, body);
+    set(&mut answer, ETAG, &format!("\"{etag}\""));
+    answer.headers_mut().insert("last-modified", HeaderValue::from_static(MODIFIED));
+    answer
+}
+
+fn set(answer: &mut server::Answer, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        answer.headers_mut().insert(name, value);
+    }
+}
+
+fn xml(text: String) -> server::Answer {
+    let mut answer = server::status(StatusCode::OK, text);
+    answer.headers_mut().insert("content-type", HeaderValue::from_static("application/xml"));
+    answer
+}
+
+fn failure(code: StatusCode, word: &str) -> server::Answer {
+    let mut answer = xml(format!("<Error><Code>{word}</Code><Message>{word}</Message></Error>"));
+    *answer.status_mut() = code;
+    answer
+}

@@ -1,0 +1,74 @@
+//! From a connection to the stand-in that is meant.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    rt::{Read, Write},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::{State, control, count, images, queues};
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+pub(super) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<State>) {
+    // A client that leaves ends its connection with an error that is nobody's.
+    while let Ok((stream, _)) = listener.accept().await {
+        count(&state.counters.connections, 1);
+        tokio::spawn(connection(stream, tls.clone(), state.clone()));
+    }
+}
+
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, state: Arc<State>) {
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return speak_http1(TokioIo::new(stream), state).await };
+    let Ok(stream) = tls.accept(stream).await else { return };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let service = service_fn(move |request| answer(state.clone(), request));
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let _ = builder.max_concurrent_streams(None).serve_connection(TokioIo::new(stream), service).await;
+    } else {
+        speak_http1(TokioIo::new(stream), state).await;
+    }
+}
+
+async fn speak_http1(stream: impl Read + Write + Unpin, state: Arc<State>) {
+    let service = service_fn(move |request| answer(state.clone(), request));
+    let _ = http1::Builder::new().serve_connection(stream, service).await;
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let (head, body) = request.into_parts();
+    let Ok(body) = body.collect().await else { return Ok(status(StatusCode::BAD_REQUEST, "the body broke off")) };
+    let body = body.to_bytes();
+    let path = head.uri.path();
+    Ok(if let Some(action) = head.headers.get("x-amz-target") {
+        let action = action.to_str().unwrap_or_default().rsplit('.').next().unwrap_or_default();
+        queues::answer(&state, action, &body)
+    } else if path == "/v1/images/generations" {
+        images::answer(&state, &body).await
+    } else if let Some(what) = path.strip_prefix("/_bench/") {
+        control::answer(&state, what, head.uri.query().unwrap_or_default())
+    } else {
+        state.bucket.answer(&state.counters, &head, body)
+    })
+}
+
+pub(super) fn status(code: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = code;
+    answer
+}
+
+/// What no stand-in knows: whoever asks needs to teach it.
+pub(super) fn unknown(what: &str) -> Answer {
+    status(StatusCode::NOT_IMPLEMENTED, format!("the stand-ins do not know this: {what}"))
+}
