@@ -2,6 +2,8 @@
 //! planted on purpose does not stay unseen.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
+use std::collections::BTreeMap;
+
 use packshot::simulate::{Bug, Findings, Moment, Plan, run_many, run_plan};
 
 const SEEDS: u64 = 2_000;
@@ -109,6 +111,27 @@ fn workers_may_die_at_every_two_port_calls() {
         }
     }
     println!("{runs} pairs");
+}
+
+/// Port calls per row, by who makes them.
+fn calls_per_row(rows: u64) -> BTreeMap<&'static str, f64> {
+    let outcome = run_plan(Plan::calm(rows, true), false);
+    assert_eq!(outcome.broken, None);
+    let mut calls = BTreeMap::new();
+    for ((who, ..), count) in outcome.stats.calls {
+        *calls.entry(who).or_default() += count as f64 / rows as f64;
+    }
+    calls
+}
+
+#[test]
+fn ten_times_the_rows_take_ten_times_the_port_calls() {
+    let (few, many) = (calls_per_row(2_000), calls_per_row(20_000));
+    println!("{few:?}\n{many:?}");
+    let ratio = |who: &str| many[who] / few[who];
+    assert_eq!(ratio("generator"), 1.0, "no row of a large job takes more than one of a small job");
+    assert!((0.95..=1.05).contains(&ratio("merger")), "{}", ratio("merger"));
+    assert!(ratio("splitter") <= 1.0, "{}", ratio("splitter"));
 }
 
 #[test]

@@ -173,6 +173,9 @@ fn choose(world: &World, fingerprint: &Fingerprint) -> Answer {
         if character < weather.blocked {
             return refused(400, Some("moderation_blocked"));
         }
+        if weather.plain {
+            return Answer::Pictures { inline: false, fewer: false };
+        }
         if !(trouble && percent(rng, weather.trouble)) {
             return Answer::Pictures { inline: percent(rng, 10), fewer: percent(rng, 5) };
         }

@@ -71,6 +71,8 @@ pub(super) struct Weather {
     pub(super) broke: Vec<(Duration, Duration)>,
     /// How long a call takes at most.
     pub(super) slowest: Duration,
+    /// Every answer is links to all the pictures that were asked for.
+    pub(super) plain: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -174,6 +176,7 @@ impl Plan {
             blocked: pick(rng, &[0, 5, 20]),
             broke,
             slowest: request_timeout / 2,
+            plain: false,
         };
         let generate_timeout = request_timeout + 30 * SECOND + pick(rng, &[5, 60, 300, 600]) * SECOND;
         let window = pick(rng, &[0, 1, 20]) * SECOND;
@@ -223,7 +226,7 @@ impl Plan {
             generate,
             split: SplitSettings::default(),
             faults: FaultPlan { rate: 0, deaths: 0, events: 0, stall: SECOND, until: Duration::ZERO, crashes },
-            weather: Weather { trouble: 0, blocked: 0, broke: Vec::new(), slowest: MINUTE },
+            weather: Weather { trouble: 0, blocked: 0, broke: Vec::new(), slowest: MINUTE, plain: false },
             hosts: Hosts {
                 splitters: 1,
                 generators: 2,
@@ -241,6 +244,26 @@ impl Plan {
             poison: Vec::new(),
             redrives: Vec::new(),
             final_redrive: true,
+            ..plan
+        }
+    }
+}
+
+impl Plan {
+    /// One catalog of so many different rows, of which none meets any trouble, on hosts of the size of a large deployment: what
+    /// a row takes when nothing goes wrong.
+    #[must_use]
+    pub fn calm(rows: u64, archive: bool) -> Self {
+        let plan = Self::crashing(Vec::new());
+        let rows: Vec<_> = (1..=rows).map(row).collect();
+        let (body, expected) = write_catalog(&rows, &plan.split.defaults);
+        Self {
+            generate: GenerateSettings { archive, ..GenerateSettings::default() },
+            split: SplitSettings { max_rows: u64::MAX, ..SplitSettings::default() },
+            weather: Weather { slowest: 38 * SECOND, plain: true, ..plan.weather },
+            hosts: Hosts { generators: 10, batch: 50, merge_batch: 1_000, window: 10 * SECOND, ..plan.hosts },
+            drops: vec![Drop { at: Duration::ZERO, key: "incoming/calm.csv".into(), body, expected }],
+            final_redrive: false,
             ..plan
         }
     }

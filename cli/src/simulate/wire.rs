@@ -25,7 +25,7 @@ use tokio::{sync::Notify, time::sleep};
 use super::{
     bug::Bug,
     plan::{Moment, up_to},
-    world::World,
+    world::{Role, World},
 };
 
 /// Ports as one invocation of one process sees them.
@@ -40,6 +40,7 @@ pub(super) struct Wire {
 #[derive(Clone)]
 pub(super) struct Actor {
     pub(super) name: Arc<str>,
+    pub(super) role: Role,
     /// Told when the process dies.
     pub(super) death: Arc<Notify>,
     /// When the invocation ends, whatever it does.
@@ -59,6 +60,35 @@ pub(super) enum Call {
     Delay,
     Generate,
     Fetch,
+}
+
+impl Call {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Open => "open",
+            Self::Put => "put",
+            Self::PutStream => "put_stream",
+            Self::List => "list",
+            Self::SendRows => "send rows",
+            Self::SendRetry => "send retry",
+            Self::Delay => "delay",
+            Self::Generate => "generate",
+            Self::Fetch => "fetch",
+        }
+    }
+
+    /// What a call counts as: the call, and the prefix that it is about.
+    pub(super) fn kind(self, key: &str) -> (&'static str, &'static str) {
+        const PREFIXES: [&str; 6] = ["incoming/", "results/", "ledger/", "control/", "images/", "manifests/"];
+        let about = match self {
+            Self::Head | Self::Open | Self::Put | Self::PutStream | Self::List => {
+                PREFIXES.into_iter().find(|prefix| key.starts_with(prefix))
+            }
+            Self::SendRows | Self::SendRetry | Self::Delay | Self::Generate | Self::Fetch => None,
+        };
+        (self.name(), about.unwrap_or_default())
+    }
 }
 
 /// What goes wrong at a port call.
@@ -111,7 +141,7 @@ impl Wire {
 
     /// What befalls this call. Returns after the way there.
     pub(super) async fn way(&self, call: Call, key: &str) -> Option<Fault> {
-        let (latency, fault) = self.world.befalls(call);
+        let (latency, fault) = self.world.befalls(self.actor.role, call, key);
         if !latency.is_zero() {
             sleep(latency).await;
         }

@@ -60,6 +60,8 @@ pub struct Outcome {
 pub struct Stats {
     /// Port calls of the product.
     pub port_calls: u64,
+    /// The same by who calls, what, and about which prefix.
+    pub calls: BTreeMap<(&'static str, &'static str, &'static str), u64>,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Files dropped.
@@ -82,6 +84,9 @@ impl Stats {
     /// Adds another run's.
     pub fn add(&mut self, other: &Self) {
         self.port_calls += other.port_calls;
+        for (kind, count) in &other.calls {
+            *self.calls.entry(*kind).or_default() += count;
+        }
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
@@ -223,12 +228,14 @@ impl World {
     }
 
     /// What befalls the next port call: how long it takes, and what goes wrong.
-    pub(super) fn befalls(&self, call: Call) -> (Duration, Option<Fault>) {
+    pub(super) fn befalls(&self, role: Role, call: Call, key: &str) -> (Duration, Option<Fault>) {
         let now = self.now();
         let plan = &self.plan.faults;
         let mut guard = self.state();
         let state = &mut *guard;
         state.stats.port_calls += 1;
+        let (what, about) = call.kind(key);
+        *state.stats.calls.entry((role.name(), what, about)).or_default() += 1;
         if state.stats.port_calls > CALLS_AT_MOST + CALLS_PER_ROW * state.stats.rows {
             state.oracle.broken.get_or_insert_with(|| "it calls its ports without end".into());
             return (PATIENCE, None);
@@ -501,10 +508,20 @@ fn applies(call: Call, fault: Fault) -> bool {
 }
 
 #[derive(Clone, Copy)]
-enum Role {
+pub(super) enum Role {
     Splitter,
     Generator,
     Merger,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Splitter => "splitter",
+            Self::Generator => "generator",
+            Self::Merger => "merger",
+        }
+    }
 }
 
 /// Counts an invocation for as long as it runs, however it ends.
@@ -557,7 +574,7 @@ async fn slot(world: &Arc<World>, name: &Arc<str>, death: &Arc<Notify>, worker: 
             sleep(hosts.window).await;
         }
         let deadline = world.clock.now().checked_add(limit).unwrap_or(Timestamp::MAX);
-        let actor = Actor { name: name.clone(), death: death.clone(), deadline };
+        let actor = Actor { name: name.clone(), role, death: death.clone(), deadline };
         if world.plan.bug == Some(Bug::AckBeforeResult) {
             received.iter().for_each(|delivery| queue.delete(&delivery.receipt));
         }
