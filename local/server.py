@@ -79,6 +79,78 @@ def permit_batches_like_single_messages(iam_actions):
     iam_actions.extract_iam_action = action
 
 
+def name_the_role_of_a_session(iam_evaluator):
+    """To conditions on aws:PrincipalArn AWS shows the role that was assumed, ministack the session, which has another name
+    each time. Can go when ministack shows the role."""
+    resolve = iam_evaluator._resolve_condition_key
+
+    def resolve_role(key, context):
+        value = resolve(key, context)
+        if key.lower() == "aws:principalarn" and ":assumed-role/" in value:
+            return f"arn:aws:iam::{context.principal_account}:role/{value.split('/')[1]}"
+        return value
+
+    iam_evaluator._resolve_condition_key = resolve_role
+
+
+def check_every_permission(iam_evaluator, lambda_svc, sqs, s3):
+    """Three things that AWS does only where the function's role permits it are done here in any case: taking messages for a
+    function, delivering its failed events, and saying that an object is missing (without s3:ListBucket AWS answers 403
+    instead of 404). And a refusal is logged in one line, so that a test can wait for it. Can go when ministack checks these."""
+    account, region = "000000000000", os.environ["MINISTACK_REGION"]
+    enforce, receive, delete = iam_evaluator.enforce, sqs._receive_messages_for_esm, sqs._delete_messages_for_esm
+    deliver = lambda_svc._route_async_failure
+
+    def refused(principal, action, resource):
+        # An assumed role is arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION.
+        print(f"refused: {principal.split('/')[1]} {action} {resource}", flush=True)
+
+    def may(function, actions, resource):
+        role = function["config"]["Role"]
+        policies = iam_evaluator._gather_role_policies(role.split("/")[-1], account)
+        for action in actions:
+            context = iam_evaluator.EvalContext(principal_arn=role, principal_type="AssumedRole", principal_account=account,
+                                                action=action, resource_arn=resource, region=region)
+            if iam_evaluator.evaluate(context, policies).decision != "Allow":
+                refused(role, action, resource)
+                return False
+        return True
+
+    def consumer_may(queue_url, *actions):
+        arn = sqs._get_q(queue_url)["attributes"]["QueueArn"]
+        consumers = [esm["FunctionName"] for _, _, esm in lambda_svc._iter_all_esms() if esm["EventSourceArn"] == arn]
+        return all(may(lambda_svc._functions[name], actions, arn) for name in consumers)
+
+    def receive_if_permitted(queue_url, size):
+        return receive(queue_url, size) if consumer_may(queue_url, "sqs:ReceiveMessage", "sqs:GetQueueAttributes") else []
+
+    def delete_if_permitted(queue_url, receipts):
+        if consumer_may(queue_url, "sqs:DeleteMessage"):
+            delete(queue_url, receipts)
+
+    def deliver_if_permitted(target, name, event, result):
+        if may(lambda_svc._functions[name], ["sqs:SendMessage"], target):
+            deliver(target, name, event, result)
+
+    def is_missing(arn):
+        bucket, _, key = arn.removeprefix("arn:aws:s3:::").partition("/")
+        return bucket in s3._buckets and key not in s3._buckets[bucket]["objects"]
+
+    def enforce_and_say(access_key, action, service, region, resource_arn="*", **more):
+        denied = enforce(access_key, action, service, region, resource_arn=resource_arn, **more)
+        if denied is None and action in ("s3:GetObject", "s3:GetObjectVersion") and is_missing(resource_arn):
+            action, resource_arn = "s3:ListBucket", resource_arn.partition("/")[0]
+            denied = enforce(access_key, action, service, region, resource_arn=resource_arn)
+        if "assumed-role" in getattr(denied, "principal_arn", ""):
+            refused(denied.principal_arn, action, resource_arn)
+        return denied
+
+    iam_evaluator.enforce = enforce_and_say
+    sqs._receive_messages_for_esm = receive_if_permitted
+    sqs._delete_messages_for_esm = delete_if_permitted
+    lambda_svc._route_async_failure = deliver_if_permitted
+
+
 def move_messages_back(sqs):
     """StartMessageMoveTask is missing. It brings what waits in a dead-letter queue back to the queue that it came from, as
     it is. Can go when ministack has it."""
@@ -106,14 +178,16 @@ def main():
     os.environ["GATEWAY_PORT"] = sys.argv.pop(1)
     # Only now: ministack reads its environment while it is imported.
     from ministack import app
-    from ministack.core import iam_actions
-    from ministack.services import lambda_svc, sqs
+    from ministack.core import iam_actions, iam_evaluator
+    from ministack.services import lambda_svc, s3, sqs
 
     send_small_packets_at_once()
     compare_concurrency_as_a_number(lambda_svc)
     collect_batches(lambda_svc, sqs)
     count_loopback_as_tls(app)
     permit_batches_like_single_messages(iam_actions)
+    name_the_role_of_a_session(iam_evaluator)
+    check_every_permission(iam_evaluator, lambda_svc, sqs, s3)
     move_messages_back(sqs)
     app.main()
 
