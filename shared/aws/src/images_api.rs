@@ -1,7 +1,7 @@
 //! The images API over HTTP. One call here may cost money, so nothing here repeats a call, and every way in which a call can
 //! end is told apart: not sent, answered, or nobody knows.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -12,18 +12,20 @@ use packshot_pipeline::{
     request::Request,
 };
 use reqwest::{Client, Response, StatusCode, Url, header::RETRY_AFTER, redirect::Policy};
+use rustls::ClientConfig;
+use rustls_platform_verifier::ConfigVerifierExt as _;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::connections::Connections;
 use crate::{
     chain,
     key::{ApiKey, KeySource},
     pictures::Pictures,
 };
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// NAT gateways forget a connection that is silent for 350 seconds, and a good picture takes minutes.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+pub(crate) mod connections;
+
 /// Four pictures as base64 have some 20 MiB.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 const MAX_ERROR_READ: usize = 64 * 1024;
@@ -34,7 +36,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The images API and the pictures it links to.
 pub struct ImagesApi {
-    client: Client,
+    connections: Connections,
     pictures: Pictures,
     endpoint: Url,
     timeout: Duration,
@@ -82,29 +84,36 @@ impl ImagesApi {
         key: Arc<dyn KeySource>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ApiError> {
+        // Reading the system's certificates is most of what a start costs, so it is done once for all clients.
+        let tls = ClientConfig::with_platform_verifier()
+            .map_err(|error| ApiError::Misconfigured { detail: format!("no TLS: {}", chain(&error)) })?;
+        Self::with_tls(base_url, timeout, key, clock, &tls)
+    }
+
+    fn with_tls(
+        base_url: &str,
+        timeout: Duration,
+        key: Arc<dyn KeySource>,
+        clock: Arc<dyn Clock>,
+        tls: &ClientConfig,
+    ) -> Result<Self, ApiError> {
         let misconfigured = |detail: String| ApiError::Misconfigured { detail };
         let base = parse_base_url(base_url).map_err(misconfigured)?;
         let endpoint = format!("{}/v1/images/generations", base.as_str().trim_end_matches('/'));
-        let mut client = Client::builder()
-            .user_agent(concat!("packshot/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .timeout(timeout)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(KEEP_ALIVE)
-            // A connection per call: a kept one may be found dead only after the request went into it, and then nobody
-            // knows whether the call was billed. A handshake is nothing beside minutes of generation.
-            .http1_only()
-            .pool_max_idle_per_host(0);
-        if base.scheme() == "http" {
-            client = client.no_proxy();
-        }
-        let no_client = |error: reqwest::Error| misconfigured(format!("no HTTP client: {}", chain(&error)));
+        let local = base.scheme() == "http";
+        let builder = move || {
+            let builder = Client::builder()
+                .user_agent(concat!("packshot/", env!("CARGO_PKG_VERSION")))
+                .redirect(Policy::none())
+                .timeout(timeout);
+            if local { builder.no_proxy() } else { builder }
+        };
         Ok(Self {
-            client: client.build().map_err(no_client)?,
+            connections: Connections::new(&base, tls, builder).map_err(no_client)?,
             endpoint: endpoint
                 .parse()
                 .map_err(|error| misconfigured(format!("`{endpoint}` is not a URL ({error})")))?,
-            pictures: Pictures::new(base).map_err(no_client)?,
+            pictures: Pictures::new(base, tls).map_err(no_client)?,
             timeout,
             key,
             clock,
@@ -116,7 +125,7 @@ impl ImagesApi {
         let detail = key.redact(&chain(error));
         if error.is_builder() {
             ApiError::Misconfigured { detail }
-        } else if error.is_connect() {
+        } else if error.is_connect() || was_refused(error) {
             ApiError::NotSent { detail }
         } else if error.is_timeout() {
             let detail = format!("no answer within {} s", self.timeout.as_secs_f64());
@@ -167,8 +176,9 @@ impl ImageApi for ImagesApi {
             n: request.n,
             background: request.background.as_deref(),
         };
-        let call = self
-            .client
+        // Held to the end: the last call that holds it closes its connection.
+        let client = self.connections.client().await.map_err(no_client)?;
+        let call = client
             .post(self.endpoint.clone())
             .bearer_auth(key.expose())
             .header("Idempotency-Key", idempotency_key)
@@ -192,6 +202,23 @@ impl ImageApi for ImagesApi {
     async fn fetch(&self, url: &str, max_bytes: usize) -> Result<Bytes, FetchError> {
         self.pictures.fetch(url, max_bytes).await
     }
+}
+
+fn no_client(error: reqwest::Error) -> ApiError {
+    ApiError::Misconfigured { detail: format!("no HTTP client: {}", chain(&error)) }
+}
+
+/// Whether the server says that it did not begin with the request (RFC 9113, section 8.7). The connection gives GOAWAY as the error of those
+/// requests only that lie behind the last one the server took.
+fn was_refused(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            return error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
+        }
+        source = cause.source();
+    }
+    false
 }
 
 fn read_answer(body: &[u8], status: StatusCode, key: &ApiKey) -> Result<Generated, ApiError> {

@@ -5,10 +5,12 @@ use std::{error::Error, net::IpAddr, time::Duration};
 use bytes::{Bytes, BytesMut};
 use packshot_pipeline::ports::FetchError;
 use reqwest::{Client, StatusCode, Url, redirect::Policy};
+use rustls::ClientConfig;
 
 use crate::{
     address::{NotPublic, PublicOnly, is_public},
     chain,
+    images_api::connections::speaking,
 };
 
 /// A picture has a few MiB.
@@ -24,9 +26,12 @@ pub(crate) struct Pictures {
 }
 
 impl Pictures {
-    pub(crate) fn new(api_base: Url) -> reqwest::Result<Self> {
+    pub(crate) fn new(api_base: Url, tls: &ClientConfig) -> reqwest::Result<Self> {
+        let tls = speaking(tls, &["h2", "http/1.1"]);
         let client = || {
-            Client::builder().redirect(Policy::none()).timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT).referer(false)
+            let builder =
+                Client::builder().tls_backend_preconfigured(tls.clone()).redirect(Policy::none()).referer(false);
+            builder.timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT)
         };
         Ok(Self {
             // A proxy would resolve the name for us, and past our check.
@@ -102,11 +107,13 @@ fn wire_error(error: reqwest::Error) -> FetchError {
 
 #[cfg(test)]
 mod tests {
+    use rustls_platform_verifier::ConfigVerifierExt as _;
+
     use super::*;
     use crate::test_server::TestServer;
 
     fn pictures(base: &str) -> Pictures {
-        Pictures::new(base.parse().unwrap()).unwrap()
+        Pictures::new(base.parse().unwrap(), &ClientConfig::with_platform_verifier().unwrap()).unwrap()
     }
 
     fn refusal(result: Result<Bytes, FetchError>) -> String {
