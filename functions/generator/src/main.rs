@@ -8,8 +8,9 @@ use packshot_aws::{
     clients::Aws,
     clock::SystemClock,
     config::{GeneratorConfig, process_environment},
-    events::{batch_response, deadline, deliveries},
+    events::{batch_response, deadline, each},
     images_api::ImagesApi,
+    metrics::Metrics,
     telemetry,
 };
 use packshot_pipeline::{
@@ -30,25 +31,29 @@ async fn run() -> Result<(), Error> {
     let settings = config.settings;
     let images = ImagesApi::new(&config.api_base_url, settings.request_timeout, key, clock.clone())?;
     let worker = Worker::new(&*clock, &settings);
+    let metrics = Arc::new(Metrics::new(&config.stack_name, config.price_per_image));
     let ports = Ports {
         store: Arc::new(aws.store(&config.bucket)),
         rows: Arc::new(aws.queue(&config.rows_queue_url)),
         retry: Arc::new(aws.queue(&config.retry_queue_url)),
         images: Arc::new(images),
         clock,
-        journal: Arc::new(Nobody),
+        journal: metrics.clone(),
         notices: Arc::new(Nobody),
     };
-    lambda_runtime::run(service_fn(|event| handle(&ports, &settings, &worker, event))).await
+    lambda_runtime::run(service_fn(|event| handle(&ports, &settings, &worker, &metrics, event))).await
 }
 
 async fn handle(
     ports: &Ports,
     settings: &GenerateSettings,
     worker: &Worker,
-    event: LambdaEvent<SqsEvent>,
+    metrics: &Metrics,
+    LambdaEvent { payload, context }: LambdaEvent<SqsEvent>,
 ) -> Result<SqsBatchResponse, Error> {
-    let deadline = deadline(event.context.deadline);
-    let come_back = Box::pin(generate(ports, settings, worker, deliveries(event.payload), deadline)).await;
+    let deadline = deadline(context.deadline);
+    let generate = |delivery| Box::pin(generate(ports, settings, worker, vec![delivery], deadline));
+    let come_back = each(payload, generate);
+    let come_back = telemetry::invocation(metrics, &context.request_id, context.xray_trace_id, come_back).await;
     Ok(batch_response(come_back))
 }

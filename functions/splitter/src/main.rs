@@ -8,11 +8,11 @@ use packshot_aws::{
     clock::SystemClock,
     config::{SplitterConfig, process_environment},
     events::{Notification, deadline},
+    metrics::Metrics,
     telemetry,
     unused::Unused,
 };
 use packshot_pipeline::{
-    journal::Nobody,
     ports::Ports,
     split::{SplitReport, split},
 };
@@ -26,23 +26,35 @@ async fn run() -> Result<(), Error> {
     let config = SplitterConfig::read(process_environment)?;
     telemetry::init(config.log_level);
     let aws = Aws::load().await;
+    // It calls nothing that has a price.
+    let metrics = Arc::new(Metrics::new(&config.stack_name, 0.0));
     let ports = Ports {
         store: Arc::new(aws.store(&config.bucket)),
         rows: Arc::new(aws.queue(&config.rows_queue_url)),
         retry: Arc::new(Unused),
         images: Arc::new(Unused),
         clock: Arc::new(SystemClock),
-        journal: Arc::new(Nobody),
-        notices: Arc::new(Nobody),
+        journal: metrics.clone(),
+        notices: aws.notices(config.notify_topic_arn.as_deref()),
     };
-    lambda_runtime::run(service_fn(|event| handle(&ports, &config, event))).await
+    lambda_runtime::run(service_fn(|event| handle(&ports, &config, &metrics, event))).await
+}
+
+async fn handle(
+    ports: &Ports,
+    config: &SplitterConfig,
+    metrics: &Metrics,
+    LambdaEvent { payload, context }: LambdaEvent<Notification>,
+) -> Result<(), Error> {
+    let work = split_all(ports, config, payload, context.deadline);
+    telemetry::invocation(metrics, &context.request_id, context.xray_trace_id, work).await
 }
 
 /// One catalog's trouble is not the next one's. An error makes Lambda call again; what was done is not done twice.
-async fn handle(ports: &Ports, config: &SplitterConfig, event: LambdaEvent<Notification>) -> Result<(), Error> {
-    let deadline = deadline(event.context.deadline);
+async fn split_all(ports: &Ports, config: &SplitterConfig, event: Notification, deadline_ms: u64) -> Result<(), Error> {
+    let deadline = deadline(deadline_ms);
     let mut problems = Vec::new();
-    for input in event.payload.splits()? {
+    for input in event.splits()? {
         let key = input.key.clone();
         match Box::pin(split(ports, &config.settings, input, deadline)).await {
             Ok(SplitReport::Split(job)) => {

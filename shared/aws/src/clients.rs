@@ -1,12 +1,17 @@
 //! The SDK's clients, made once per process.
 
+#[cfg(feature = "lambda")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 
 #[cfg(feature = "lambda")]
-use crate::secret::SecretKey;
+use packshot_pipeline::{journal::Nobody, ports::Notices};
+
+#[cfg(feature = "lambda")]
+use crate::{notify::SnsTopic, secret::SecretKey};
 use crate::{s3::S3Store, sqs::SqsQueue};
 
 /// A part of an upload has 8 MiB; everything else is small.
@@ -18,6 +23,8 @@ pub struct Aws {
     sqs: aws_sdk_sqs::Client,
     #[cfg(feature = "lambda")]
     secrets: aws_sdk_secretsmanager::Client,
+    #[cfg(feature = "lambda")]
+    sns: aws_sdk_sns::Client,
 }
 
 impl Aws {
@@ -46,6 +53,8 @@ impl Aws {
             sqs: aws_sdk_sqs::Client::new(config),
             #[cfg(feature = "lambda")]
             secrets: aws_sdk_secretsmanager::Client::new(config),
+            #[cfg(feature = "lambda")]
+            sns: aws_sdk_sns::Client::new(config),
         }
     }
 
@@ -72,5 +81,15 @@ impl Aws {
     #[must_use]
     pub fn key(&self, secret_arn: &str) -> SecretKey {
         SecretKey::new(self.secrets.clone(), secret_arn)
+    }
+
+    /// Whoever has subscribed to a topic; nobody, where there is none.
+    #[cfg(feature = "lambda")]
+    #[must_use]
+    pub fn notices(&self, topic_arn: Option<&str>) -> Arc<dyn Notices> {
+        match topic_arn {
+            Some(arn) => Arc::new(SnsTopic::new(self.sns.clone(), arn)),
+            None => Arc::new(Nobody),
+        }
     }
 }

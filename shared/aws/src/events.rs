@@ -6,10 +6,14 @@ use aws_lambda_events::{
     s3::S3EventRecord,
     sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage},
 };
+use futures::future::join_all;
 use jiff::Timestamp;
 use packshot_pipeline::{merge::Changed, ports::Delivery, split::SplitInput};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use serde_json::Value;
+
+use crate::trace;
 
 /// What S3 sends: an `S3Event`, or the test event without `Records` that it sends when a notification is set up.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -92,12 +96,49 @@ pub fn deadline(milliseconds: u64) -> Timestamp {
 /// The messages of a batch. A message without an id is worked on like the others; only its failure cannot be reported.
 #[must_use]
 pub fn deliveries(event: SqsEvent) -> Vec<Delivery> {
-    let delivery = |message: SqsMessage| Delivery {
+    event.records.into_iter().map(delivery).collect()
+}
+
+fn delivery(message: SqsMessage) -> Delivery {
+    Delivery {
         id: message.message_id.unwrap_or_default(),
         body: message.body.unwrap_or_default(),
         receipt: message.receipt_handle.unwrap_or_default(),
-    };
-    event.records.into_iter().map(delivery).collect()
+    }
+}
+
+/// Handles the messages of a batch all at once, each as part of the trace that its sender was in, and returns what all of
+/// them return.
+pub async fn each<F>(event: SqsEvent, handle: impl Fn(Delivery) -> F) -> Vec<String>
+where
+    F: Future<Output = Vec<String>>,
+{
+    let handled = event.records.into_iter().map(|mut message| {
+        let header = message.attributes.remove(trace::ATTRIBUTE);
+        trace::within(header, handle(delivery(message)))
+    });
+    join_all(handled).await.concat()
+}
+
+/// What wakes the merger.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub enum MergerEvent {
+    /// Messages of the merge queue.
+    Batch(SqsEvent),
+    /// The clock: it is time to look after what no event has asked for.
+    Schedule,
+}
+
+impl TryFrom<Value> for MergerEvent {
+    type Error = serde_json::Error;
+
+    fn try_from(event: Value) -> Result<Self, Self::Error> {
+        if event["detail-type"] == "Scheduled Event" {
+            return Ok(Self::Schedule);
+        }
+        serde_json::from_value(event).map(Self::Batch)
+    }
 }
 
 /// What a batch of the merge queue says.
@@ -148,7 +189,7 @@ fn failure(id: String) -> BatchItemFailure {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -252,6 +293,34 @@ mod tests {
         let deliveries = deliveries(event);
         assert_eq!(deliveries[0], Delivery { id: "m1".into(), body: "{}".into(), receipt: "r".into() });
         assert_eq!(deliveries[1].id, "");
+    }
+
+    #[tokio::test]
+    async fn each_message_is_handled_in_the_trace_of_its_sender() {
+        let event = |trace: Value| json!({"messageId": trace["AWSTraceHeader"], "receiptHandle": "r", "body": "", "attributes": trace});
+        let records = [
+            event(json!({"AWSTraceHeader": "Root=1-a"})),
+            event(json!({})),
+            event(json!({"AWSTraceHeader": "Root=1-b"})),
+        ];
+        let event: SqsEvent = serde_json::from_value(json!({"Records": records})).unwrap();
+        let traces = each(event, |delivery| async move {
+            tokio::task::yield_now().await;
+            let header = trace::attribute().map(|(_, value)| value.string_value.unwrap());
+            assert_eq!(delivery.id, header.clone().unwrap_or_default());
+            vec![format!("{header:?}")]
+        });
+        assert_eq!(traces.await, [r#"Some("Root=1-a")"#, "None", r#"Some("Root=1-b")"#]);
+    }
+
+    #[test]
+    fn the_clock_is_told_from_a_batch() {
+        let schedule =
+            json!({"source": "aws.events", "detail-type": "Scheduled Event", "resources": ["arn"], "detail": {}});
+        assert!(matches!(serde_json::from_value(schedule), Ok(MergerEvent::Schedule)));
+        let batch = json!({"Records": [{"messageId": "m", "body": "Scheduled Event", "attributes": {}}]});
+        assert!(matches!(serde_json::from_value(batch), Ok(MergerEvent::Batch(batch)) if batch.records.len() == 1));
+        assert!(serde_json::from_value::<MergerEvent>(json!({"Records": 7})).is_err());
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub mod events;
 #[cfg(feature = "images")]
 pub mod images_api;
 pub mod key;
+#[cfg(feature = "lambda")]
+pub mod metrics;
+#[cfg(feature = "lambda")]
+pub mod notify;
 #[cfg(feature = "images")]
 mod pictures;
 #[cfg(feature = "sdk")]
@@ -31,6 +35,8 @@ pub mod sqs;
 pub mod telemetry;
 #[cfg(test)]
 mod test_server;
+#[cfg(feature = "sdk")]
+pub mod trace;
 pub mod unused;
 
 /// An error with its causes in one line: libraries say "error sending request" and hide the reason one level down.

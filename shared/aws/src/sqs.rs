@@ -12,7 +12,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{StreamExt as _, stream};
 use packshot_pipeline::ports::{MAX_MESSAGE_BYTES, Outgoing, Queue, QueueError};
 
-use crate::sdk_error::Failure;
+use crate::{sdk_error::Failure, trace};
 
 const BATCH_ENTRIES: usize = 10;
 const BATCHES_IN_FLIGHT: usize = 16;
@@ -168,6 +168,9 @@ fn entry(index: usize, message: &Outgoing) -> Result<SendMessageBatchRequestEntr
     for (name, value) in message.attributes.iter().filter(|(_, value)| !value.is_empty()) {
         let value = MessageAttributeValue::builder().data_type(STRING).string_value(value).build();
         entry = entry.message_attributes(*name, value.map_err(|error| error.to_string())?);
+    }
+    if let Some((name, value)) = trace::attribute() {
+        entry = entry.message_system_attributes(name, value);
     }
     entry.build().map_err(|error| error.to_string())
 }

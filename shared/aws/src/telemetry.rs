@@ -1,25 +1,51 @@
-//! The log of a Lambda function: one JSON object per line on standard output, which CloudWatch keeps.
+//! The log of a Lambda function: one JSON object per line on standard output, which CloudWatch keeps. What is known of the
+//! invocation and of the row stands in every line, at the top level, where a query finds it.
 
-use std::{fmt::Display, process::ExitCode};
+use std::{fmt::Display, io, process::ExitCode};
 
-use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::{Instrument as _, Subscriber};
+use tracing_subscriber::{
+    Layer, filter::Targets, fmt::MakeWriter, layer::SubscriberExt as _, registry::LookupSpan,
+    util::SubscriberInitExt as _,
+};
 
 pub use tracing::level_filters::LevelFilter;
+
+use crate::{metrics::Metrics, trace};
 
 /// Begins logging. `level` is for our own code. Libraries stay at warnings whatever is asked for, because at their lower
 /// levels they write down requests, and with them the API key.
 pub fn init(level: LevelFilter) {
-    let log = tracing_subscriber::fmt::layer().json().flatten_event(true).with_ansi(false);
     // A second call is a mistake without consequences: the first log stays.
-    let _ = tracing_subscriber::registry().with(log.with_filter(filter(level))).try_init();
+    let _ = tracing_subscriber::registry().with(layer(level, io::stdout)).try_init();
+}
+
+fn layer<S, W>(level: LevelFilter, writer: W) -> impl Layer<S>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let log = json_subscriber::fmt::layer().with_writer(writer).flatten_event(true).with_current_span(false);
+    log.flatten_span_list_on_top_level(true).with_filter(filter(level))
+}
+
+/// Handles one event as part of its trace. What is logged meanwhile names the request, and at the end, also that of a panic,
+/// the metrics are written down.
+pub async fn invocation<F: Future>(
+    metrics: &Metrics,
+    request_id: &str,
+    trace_header: Option<String>,
+    handle: F,
+) -> F::Output {
+    let _facts = metrics.invocation();
+    let span = tracing::error_span!("invocation", request_id);
+    trace::within(trace_header, handle).instrument(span).await
 }
 
 fn filter(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_targets(["packshot", "splitter", "generator", "merger"].map(|target| (target, level)))
-        // Its span carries the request id.
-        .with_target("lambda_runtime", level.min(LevelFilter::INFO))
 }
 
 /// Ends a function: the reason why it cannot work goes to the log, in one piece and readable.
@@ -43,8 +69,13 @@ mod tests {
     fn only_our_own_code_gets_chatty() {
         let filter = filter(LevelFilter::TRACE);
         assert!(filter.would_enable("packshot_pipeline::generate", &Level::TRACE));
-        assert!(filter.would_enable("lambda_runtime::layers", &Level::INFO));
-        for library in ["aws_smithy_runtime::client", "hyper_util::client", "reqwest::connect", "aws_config"] {
+        for library in [
+            "lambda_runtime::layers",
+            "aws_smithy_runtime::client",
+            "hyper_util::client",
+            "reqwest::connect",
+            "aws_config",
+        ] {
             assert!(filter.would_enable(library, &Level::WARN), "{library}");
             assert!(!filter.would_enable(library, &Level::INFO), "{library}");
         }

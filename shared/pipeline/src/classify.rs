@@ -26,7 +26,7 @@ pub enum ErrorClass {
 impl ErrorClass {
     /// The word in results and message attributes.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Row => "row",
             Self::Transient => "transient",

@@ -191,7 +191,7 @@ pub fn ledger(fingerprint: &Fingerprint) -> String {
 /// How far the splitter has come with a job.
 #[must_use]
 pub fn checkpoint(job: &JobId) -> String {
-    format!("control/split/{job}.json")
+    format!("{CHECKPOINTS}{job}.json")
 }
 
 /// From which results a part was made.
@@ -204,6 +204,24 @@ pub fn made(job: &JobId, part: u64) -> String {
 #[must_use]
 pub fn so_far(job: &JobId) -> String {
     format!("control/merge/{job}/so-far.json")
+}
+
+/// Where the checkpoints stand: one key per job.
+pub const CHECKPOINTS: &str = "control/split/";
+
+/// Where it stands which jobs have ended and been told of: one key per job.
+pub const NOTIFIED: &str = "control/notified/";
+
+/// The end of a job that subscribers have been told of.
+#[must_use]
+pub fn notified(job: &JobId) -> String {
+    format!("{NOTIFIED}{job}.json")
+}
+
+/// The job of a key under [`CHECKPOINTS`] or [`NOTIFIED`].
+#[must_use]
+pub fn job_of_control(key: &str) -> Option<JobId> {
+    JobId::parse(key.rsplit_once('/')?.1.strip_suffix(".json")?)
 }
 
 /// The account breaker.

@@ -32,4 +32,5 @@ pub mod settings;
 pub mod split;
 pub mod spreadsheet;
 pub mod summary;
+pub mod sweep;
 pub mod worker;

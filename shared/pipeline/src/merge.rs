@@ -17,8 +17,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     job::Job,
+    journal::Fact,
     json,
     keys::{self, JobId, Manifests, ResultsKey},
+    notice::{AnnounceError, announce},
     objects::{self, Seen, repeat_read},
     ports::{Etag, Listed, Ports, Precondition, StoreError},
     request::hex,
@@ -64,7 +66,8 @@ pub async fn merge(ports: &Ports, batch: Vec<Changed>) -> Vec<String> {
     }
     let mut failed = BTreeSet::new();
     for (job, parts) in jobs {
-        if let Err(error) = merge_job(ports, &job, &parts).await {
+        let merged = async { merge_job(ports, &read_job(ports, &job).await?, &parts).await };
+        if let Err(error) = merged.await {
             tracing::warn!(%job, %error, "not merged; its messages come back");
             failed.insert(job);
         }
@@ -72,20 +75,37 @@ pub async fn merge(ports: &Ports, batch: Vec<Changed>) -> Vec<String> {
     messages.into_iter().filter(|(_, named)| !named.is_disjoint(&failed)).map(|(id, _)| id).collect()
 }
 
-async fn merge_job(ports: &Ports, id: &JobId, parts: &BTreeSet<u64>) -> Result<(), StoreError> {
+/// Why a job is not up to date, or nobody has been told that it is. The same may be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MergeError {
+    /// The store did not do as asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Everything is written, and subscribers have not been told.
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
+}
+
+pub(crate) async fn read_job(ports: &Ports, id: &JobId) -> Result<Job, StoreError> {
     let key = keys::job(id);
     let Some(seen) = objects::read(ports, &key).await? else {
         return Err(StoreError::Refused { detail: format!("results without {key}") });
     };
-    let job: Job = serde_json::from_slice(&seen.bytes)
-        .map_err(|error| StoreError::Refused { detail: format!("{key}: {error}") })?;
-    let merger = Merger { ports, job: &job, files: Manifests::of(&job.catalog, id) };
+    serde_json::from_slice(&seen.bytes).map_err(|error| StoreError::Refused { detail: format!("{key}: {error}") })
+}
+
+/// Brings parts of a job up to date, then everything that is made of parts, and tells subscribers if that ends the job.
+pub(crate) async fn merge_job(ports: &Ports, job: &Job, parts: &BTreeSet<u64>) -> Result<(), MergeError> {
+    let merger = Merger { ports, job, files: Manifests::of(&job.catalog, &job.job) };
     let wanted = parts.iter().copied().filter(|&part| part < keys::parts(job.rows));
     // All of them, even if one fails: a part that can be written should not wait for its neighbour.
     let merged: Vec<_> =
         stream::iter(wanted).map(|part| merger.merge_part(part)).buffer_unordered(PARTS_AT_ONCE).collect().await;
     let composed = merger.compose().await;
-    merged.into_iter().collect::<Result<(), _>>().and(composed)
+    // Last, so that whoever is told finds everything, and trouble with the telling holds up nothing.
+    let announced = announce(ports, &job.catalog, &job.job).await;
+    merged.into_iter().collect::<Result<(), _>>().and(composed)?;
+    Ok(announced?)
 }
 
 /// `control/merge/<job>/<part>.json`: from which results a part was made, so that a repeated event costs a listing and
@@ -158,6 +178,7 @@ impl Merger<'_> {
             Ok(etag) => etag,
             Err(error) => return again(error),
         };
+        self.ports.journal.note(Fact::PartMerged);
         // Only saves work; a lost one is made up for by merging the part once more.
         let made = json::to_vec(&Made { from, etag }).into();
         objects::write(self.ports, &made_key, made, Precondition::None).await?;
@@ -222,7 +243,13 @@ impl Merger<'_> {
         }
         match self.put_summary(&summary_key, &summary, precondition).await? {
             Round::Again => Ok(Round::Again),
-            Round::Done => self.point_latest(latest, status).await,
+            Round::Done => {
+                let lag = summary.finished_at.map(|ended| self.ports.clock.now().duration_since(ended));
+                let lag = lag.and_then(|lag| Duration::try_from(lag).ok()).unwrap_or_default();
+                let first = standing.is_none_or(|before| before.manifest.is_none());
+                self.ports.journal.note(Fact::ManifestWritten { lag, first });
+                self.point_latest(latest, status).await
+            }
         }
     }
 

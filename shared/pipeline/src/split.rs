@@ -15,6 +15,7 @@ use crate::{
     json,
     keys::{self, Catalog, JobId, Manifests},
     message::{self, RowMessage},
+    notice::{AnnounceError, announce},
     objects,
     ports::{Outgoing, Ports, Precondition, QueueError, StoreError},
     result::{Failed, FailedStatus, RowResult},
@@ -82,6 +83,9 @@ pub enum SplitError {
     /// The queue did not do as asked. Call again.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The file is rejected, its summary says so, and subscribers have not been told. Call again.
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
     /// The object read differently the second time: a store that breaks its promise. Stop.
     #[error("the object changed while it was read: {0}")]
     Changed(String),
@@ -117,6 +121,7 @@ pub async fn split(
             Err(ReadError::Store(error)) => return Err(error.into()),
             Err(ReadError::NotACatalog(problem)) => {
                 reject(ports, &id, &catalog, found, &problem).await?;
+                announce(ports, &catalog, &id).await?;
                 return Ok(SplitReport::Rejected { job: id, catalog, problem });
             }
         },
@@ -245,7 +250,12 @@ async fn reject(
     let key = Manifests::of(catalog, id).summary();
     let summary = Summary::rejected(id.clone(), catalog.clone(), source, problem.clone(), ports.clock.now());
     let seen = objects::read(ports, &key).await?;
-    objects::update(ports, &key, seen, |current| current.is_none().then(|| json::to_pretty(&summary))).await
+    let known = seen.is_some();
+    objects::update(ports, &key, seen, |current| current.is_none().then(|| json::to_pretty(&summary))).await?;
+    if !known {
+        ports.journal.note(Fact::CatalogRejected);
+    }
+    Ok(())
 }
 
 /// Pass 2: one message per valid row, one failed result per rejected row.
@@ -394,11 +404,14 @@ impl Sender<'_> {
         Err(SplitError::OutOfTime { next_row: done + 1 })
     }
 
-    /// Rows that are on their way in this round.
-    async fn checkpoint(&self) -> Result<u64, StoreError> {
+    /// Rows that are on their way in this round. A new job gets its first checkpoint: from here on the sweep knows of it.
+    async fn checkpoint(&self) -> Result<u64, SplitError> {
         let seen = objects::read(self.ports, &keys::checkpoint(&self.job.job)).await?;
-        let checkpoint: Checkpoint = seen.and_then(|seen| serde_json::from_slice(&seen.bytes).ok()).unwrap_or_default();
-        Ok(if checkpoint.round == self.round { checkpoint.done } else { 0 })
+        let checkpoint: Option<Checkpoint> = seen.and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
+        if checkpoint.is_none() {
+            self.keep_checkpoint(0).await?;
+        }
+        Ok(checkpoint.filter(|checkpoint| checkpoint.round == self.round).map_or(0, |checkpoint| checkpoint.done))
     }
 
     async fn keep_checkpoint(&self, done: u64) -> Result<(), SplitError> {

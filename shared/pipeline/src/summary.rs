@@ -37,6 +37,20 @@ pub enum Status {
     Failed,
 }
 
+impl Status {
+    /// The word in summaries.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::CompleteWithFailures => "complete_with_failures",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// `summary.json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
