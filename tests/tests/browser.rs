@@ -240,8 +240,8 @@ impl Drop for Stub {
     }
 }
 
-/// Runs a catalog and answers with its contact sheet, as `packshot review` names it.
-fn run(place: &Path, api: &Stub, catalog: &str) -> PathBuf {
+/// Runs a catalog, which ends so, and answers with its contact sheet, as `packshot review` names it.
+fn run(place: &Path, api: &Stub, catalog: &str, status: i32) -> PathBuf {
     std::fs::write(place.join("catalog.csv"), catalog).unwrap();
     let packshot = |arguments: &[&str]| {
         let mut command = Command::new(packshot_tests::packshot());
@@ -249,7 +249,7 @@ fn run(place: &Path, api: &Stub, catalog: &str) -> PathBuf {
         command.args(arguments).output().unwrap()
     };
     let ran = packshot(&["run", "catalog.csv", "--concurrency", "8"]);
-    assert_eq!(ran.status.code(), Some(3), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(ran.status.code(), Some(status), "{}", String::from_utf8_lossy(&ran.stderr));
     let review = packshot(&["review", "--no-open"]);
     assert!(review.status.success(), "{}", String::from_utf8_lossy(&review.stderr));
     place.join(String::from_utf8(review.stdout).unwrap().trim())
@@ -278,7 +278,7 @@ fn pictures_load_filters_filter_and_what_a_catalog_says_stays_text() {
     let row = |(sku, title, url): &(&str, &str, String)| format!("\"{}\",{title},{url},,\n", sku.replace('"', "\"\""));
     let catalog: String = std::iter::once(HEADER.to_owned()).chain(rows.iter().map(row)).collect();
     let place = TempDir::new().unwrap();
-    let page = run(place.path(), &api, &catalog);
+    let page = run(place.path(), &api, &catalog, 3);
     browser.open(&page);
 
     // Failures first, then the rest, each in the catalog's order; every SKU to the letter.
@@ -388,7 +388,7 @@ fn a_thousand_skus_on_a_page_and_the_rest_on_the_next() {
     let row = |n: usize| format!("S-{n:04},{},{},,\n", if n > 990 { "Bowl" } else { "" }, api.picture(n));
     let catalog: String = std::iter::once(HEADER.to_owned()).chain((1..=1_010).rev().map(row)).collect();
     let place = TempDir::new().unwrap();
-    let page = run(place.path(), &api, &catalog);
+    let page = run(place.path(), &api, &catalog, 3);
     browser.open(&page);
     let skus = |numbers: &mut dyn Iterator<Item = usize>| numbers.map(|n| format!("S-{n:04}")).collect::<Vec<_>>();
     let first = skus(&mut (1..=990).rev().chain((1_001..=1_010).rev()));
@@ -421,4 +421,81 @@ fn a_thousand_skus_on_a_page_and_the_rest_on_the_next() {
     browser.loaded();
     assert_eq!(browser.shown(), first);
     browser.assert_clean();
+}
+
+/// Through a full page at 36,000 pixels a second: the time between frames, and the tasks that would swallow a key.
+const SCROLL: &str = "new Promise(done => {
+    const tasks = [], frames = [];
+    new PerformanceObserver(list => list.getEntries().forEach(task => tasks.push(task.duration))).observe({ type: 'longtask' });
+    let last = performance.now();
+    requestAnimationFrame(function frame(now) {
+        frames.push(now - last);
+        last = now;
+        scrollBy({ top: 600, behavior: 'instant' });
+        const rest = document.documentElement.scrollHeight - innerHeight - scrollY;
+        if (rest > 1) requestAnimationFrame(frame); else done([frames, tasks]);
+    });
+})";
+
+/// From a key to the frame that shows what it did.
+const TYPING: &str = "
+    window.typed = [];
+    document.getElementById('search').addEventListener('input', event => {
+        requestAnimationFrame(() => setTimeout(() => typed.push(performance.now() - event.timeStamp)));
+    });
+";
+
+#[test]
+fn a_full_page_of_pictures_does_not_stutter() {
+    let Some(mut browser) = Browser::start() else { return };
+    let api = Stub::start(&json!({}));
+    let row = |n: usize| format!("S-{n:04},Bowl number {n},{},Northline,warm\n", api.picture(n));
+    let catalog: String = std::iter::once(HEADER.to_owned()).chain((1..=1_000).map(row)).collect();
+    let place = TempDir::new().unwrap();
+    let page = run(place.path(), &api, &catalog, 0);
+    browser.open(&page);
+    let numbers = |value: Value| -> Vec<f64> { serde_json::from_value(value).unwrap() };
+    let [ready, painted]: [f64; 2] = serde_json::from_value(browser.eval(
+        "new Promise(done => requestAnimationFrame(() => setTimeout(() => done([
+            performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd,
+            performance.getEntriesByName('first-contentful-paint')[0].startTime,
+        ]))))",
+    ))
+    .unwrap();
+    let pictures = "[...document.querySelectorAll('main img')]";
+    assert_eq!(browser.eval(&format!("{pictures}.length")), 5_000);
+    let loaded = format!("{pictures}.filter(img => img.naturalWidth > 0).length");
+    let near = browser.eval(&loaded).as_u64().unwrap();
+
+    let scrolled = browser.eval(SCROLL);
+    let (mut frames, tasks) = (numbers(scrolled[0].clone()), numbers(scrolled[1].clone()));
+    frames.sort_by(f64::total_cmp);
+    let (median, late) = (frames[frames.len() / 2], frames[frames.len() * 99 / 100]);
+    let longest = tasks.into_iter().fold(0.0, f64::max);
+    // Where the scrolling ends, the pictures come.
+    browser.until(&format!(
+        "{pictures}.filter(img => img.getBoundingClientRect().bottom > 0 && img.getBoundingClientRect().top < innerHeight)
+            .every(img => img.naturalWidth > 0)"
+    ));
+
+    browser.eval(TYPING);
+    browser.key("/");
+    let word = "bowl number 77";
+    for key in word.chars() {
+        browser.key(&key.to_string());
+    }
+    browser.until(&format!("typed.length === {}", word.len()));
+    assert_eq!(browser.shown().len(), 11, "77 and 770 to 779");
+    let slowest = numbers(browser.eval("typed")).into_iter().fold(0.0, f64::max);
+    browser.assert_clean();
+    println!(
+        "[browser] 1,000 SKUs, 5,000 pictures: ready after {ready:.0} ms, painted after {painted:.0} ms, {near} pictures loaded; \
+         {} frames of scrolling: median {median:.0} ms, 99 % within {late:.0} ms, longest task {longest:.0} ms; \
+         slowest key while searching {slowest:.0} ms",
+        frames.len()
+    );
+    // Several times what an idle machine needs, so that a busy one passes and a page that lost its laziness does not.
+    assert!(ready < 5_000.0 && painted < 5_000.0 && near < 200);
+    assert!(frames.len() > 200, "there was not much to scroll through");
+    assert!(median < 200.0 && late < 600.0 && longest < 1_000.0 && slowest < 1_500.0);
 }
