@@ -1,9 +1,12 @@
 //! `bench`: the real binaries beside their floors, in one run. See benches/README.md.
 
 mod by_hand;
+mod cases;
 mod events;
 mod lambda;
+mod pieces;
 mod process;
+mod report;
 mod stand_ins;
 
 use std::process::ExitCode;
@@ -22,34 +25,41 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure, print the table, write it as JSON.
+    Run(cases::RunArgs),
     /// Serve S3, SQS and the images API on loopback until the process is ended; prints the environment that leads there.
     StandIns(stand_ins::StandInsArgs),
     /// Invoke one function, with the environment of this process, and say what it used.
     Lambda(by_hand::LambdaArgs),
     /// Write a catalog.
     Catalog(by_hand::CatalogArgs),
+    /// Do one piece of work and end; the harness measures the process.
+    #[command(subcommand)]
+    Piece(pieces::Piece),
 }
 
 fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let done = runtime.block_on(async {
-        match Cli::parse().command {
-            Command::StandIns(args) => stand_ins::serve(args).await,
-            Command::Lambda(args) => by_hand::lambda(args).await,
-            Command::Catalog(args) => by_hand::catalog(&args),
-        }
-    });
-    match done {
+    match start(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn start(command: Command) -> Outcome<()> {
+    use tokio::runtime::Builder;
+    if let Command::Piece(piece) = command {
+        return Builder::new_current_thread().enable_all().build()?.block_on(pieces::run(piece));
+    }
+    Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        match command {
+            Command::Run(args) => cases::run(args).await,
+            Command::StandIns(args) => stand_ins::serve(args).await,
+            Command::Lambda(args) => by_hand::lambda(args).await,
+            Command::Catalog(args) => by_hand::catalog(&args),
+            Command::Piece(piece) => pieces::run(piece).await,
+        }
+    })
 }

@@ -1,0 +1,152 @@
+//! The generator beside the calls that it cannot do without, its memory per call, and a batch on a small Lambda.
+
+use packshot_benches::samples;
+
+use super::{Bench, median, median_of, mib};
+use crate::{
+    Outcome, events,
+    lambda::Invocation,
+    process::Quota,
+    report::{Case, Target},
+};
+
+const BATCH: u64 = 100;
+
+pub(super) async fn measure(bench: &mut Bench) -> Outcome<()> {
+    cpu(bench).await?;
+    memory(bench).await?;
+    small_lambda(bench).await
+}
+
+async fn cpu(bench: &mut Bench) -> Outcome<()> {
+    let batches = bench.size.pick(3, 20, 20);
+    let rows = batches * BATCH;
+    bench.stand_ins.tell("reset").await?;
+    bench.stand_ins.tell("latency?ms=50").await?;
+    let url = format!("{}/v1/images/generations", bench.stand_ins.variable("API_BASE_URL"));
+    let (count, at_once) = (rows.to_string(), BATCH.to_string());
+    let mut function = bench.function("generator", &[]).await?;
+    let mut next = 1;
+    // The first batch fetches the secret and opens the connections.
+    invoke(bench, &mut function, &mut next, BATCH).await?;
+    let (mut ours, mut all, mut puts, mut calls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..bench.size.runs() {
+        let mut cpu = 0.0;
+        for _ in 0..batches {
+            let done = invoke(bench, &mut function, &mut next, BATCH).await?;
+            cpu += done.cpu.as_secs_f64();
+        }
+        ours.push(cpu * 1e6 / rows as f64);
+        for (floor, piece) in [
+            (&mut all, &["generate", &url, &count, &at_once][..]),
+            (&mut puts, &["put", &count, "32"]),
+            (&mut calls, &["call", &url, &count, &at_once]),
+        ] {
+            floor.push(bench.piece(piece).await?.cpu.as_secs_f64() * 1e6 / rows as f64);
+        }
+    }
+    let (cpu, floor) = (median(ours), median(all));
+    bench.report.add(Case {
+        name: "generator, 100 messages at once: CPU".into(),
+        rows: Some(rows),
+        cpu_us_per_row: Some(cpu),
+        peak_mib: Some(mib(function.process.peak_kib()?)),
+        floor: format!("3 PUT + 1 call {floor:.0} us"),
+        ratio: cpu / floor,
+        target: Some(Target::AtMost(1.3)),
+        ..Case::default()
+    });
+    for (name, floors) in [("(floor: one PutObject of 500 B)", puts), ("(floor: one reqwest call)", calls)] {
+        let one = median(floors);
+        bench.report.add(Case {
+            name: name.into(),
+            rows: Some(rows),
+            cpu_us_per_row: Some(one),
+            floor: format!("3 PUT + 1 call {floor:.0} us"),
+            ratio: one / floor,
+            ..Case::default()
+        });
+    }
+    Ok(())
+}
+
+/// One batch of new rows, of which every single one must have been called for and completed.
+async fn invoke(bench: &Bench, function: &mut crate::lambda::Lambda, next: &mut u64, rows: u64) -> Outcome<Invocation> {
+    bench.stand_ins.counts().await?;
+    let batch = *next..*next + rows;
+    *next = batch.end;
+    let last = samples_key(batch.end - 1);
+    let done = function.invoke(events::generate(&samples::job(), batch)).await?;
+    let (counts, answer) = (bench.stand_ins.counts().await?, String::from_utf8_lossy(&done.answer).into_owned());
+    if counts.calls != rows || answer.contains("itemIdentifier") {
+        let log = function.process.log_tail();
+        return Err(format!("{} calls for {rows} rows, answer {answer}\n{log}", counts.calls).into());
+    }
+    if !bench.stand_ins.object(&last).await?.contains(r#""status":"completed""#) {
+        return Err(format!("{last} is not completed").into());
+    }
+    Ok(done)
+}
+
+fn samples_key(row: u64) -> String {
+    packshot_pipeline::keys::result(&samples::job(), row, &samples::sku(row))
+}
+
+async fn memory(bench: &mut Bench) -> Outcome<()> {
+    bench.stand_ins.tell("reset").await?;
+    bench.stand_ins.tell("latency?ms=2000").await?;
+    let (few, many) = (100, 1_000);
+    let (mut peaks_few, mut peaks_many) = (Vec::new(), Vec::new());
+    let mut next = 1;
+    for _ in 0..bench.size.runs() {
+        for (rows, peaks) in [(few, &mut peaks_few), (many, &mut peaks_many)] {
+            let mut function = bench.function("generator", &[]).await?;
+            peaks.push(invoke(bench, &mut function, &mut next, rows).await?);
+        }
+    }
+    let (small, large) =
+        (median_of(&peaks_few, |done| done.peak_kib as f64), median_of(&peaks_many, |done| done.peak_kib as f64));
+    let each = (large - small) * 1.024 / (many - few) as f64;
+    bench.report.add(Case {
+        name: "generator: memory per call in flight".into(),
+        rows: Some(many),
+        peak_mib: Some(large / 1024.0),
+        floor: format!("40 kB; has {each:.1} kB"),
+        ratio: each / 40.0,
+        target: Some(Target::AtMost(1.0)),
+        ..Case::default()
+    });
+    Ok(())
+}
+
+async fn small_lambda(bench: &mut Bench) -> Outcome<()> {
+    bench.stand_ins.tell("reset").await?;
+    bench.stand_ins.tell("latency?ms=2000").await?;
+    let (mut quick, mut throttled) = (Vec::new(), Vec::new());
+    let mut next = 1;
+    for _ in 0..bench.size.runs() {
+        for (small, walls) in [(false, &mut quick), (true, &mut throttled)] {
+            let mut function = bench.function("generator", &[]).await?;
+            // Lambda gives whole cores to the start; then the first batch is the one that counts.
+            let quota = if small { Quota::of_lambda(&function.process, 128)? } else { None };
+            if small && quota.is_none() {
+                eprintln!("no control groups on this machine: the small Lambda is left out");
+                return Ok(());
+            }
+            walls.push(invoke(bench, &mut function, &mut next, BATCH).await?);
+        }
+    }
+    let wall = median_of(&throttled, |done| done.wall.as_secs_f64());
+    let free = median_of(&quick, |done| done.wall.as_secs_f64());
+    bench.report.add(Case {
+        name: "generator, 100 messages, 2 s API, 128 MB".into(),
+        rows: Some(BATCH),
+        rows_per_second: Some(BATCH as f64 / wall),
+        cpu_us_per_row: Some(median_of(&throttled, |done| done.cpu.as_secs_f64()) * 1e6 / BATCH as f64),
+        peak_mib: Some(median_of(&throttled, |done| mib(done.peak_kib))),
+        floor: format!("2.4 s; {wall:.2} s, free {free:.2}"),
+        ratio: wall / 2.4,
+        target: Some(Target::AtMost(1.0)),
+    });
+    Ok(())
+}
