@@ -58,7 +58,8 @@ class Config:
         self.parameters = dict(word.split("=", 1) for word in words)
 
     def save(self, code_bucket):
-        overrides = " ".join(f'{key}="{value}"' for key, value in sorted(self.parameters.items()))
+        quoted = {key: re.sub(r'(["\\\\])', r"\\\1", value) for key, value in sorted(self.parameters.items())}
+        overrides = " ".join(f'{key}="{value}"' for key, value in quoted.items())
         said = {"stack_name": self.stack, "region": self.region, "template_file": "template.yaml", "s3_bucket": code_bucket,
                 "s3_prefix": self.stack, "capabilities": "CAPABILITY_IAM CAPABILITY_AUTO_EXPAND",
                 "parameter_overrides": overrides}

@@ -149,3 +149,39 @@ fn the_runbook_has_a_section_for_every_alarm() {
     let missing: Vec<_> = alarms(&template).into_iter().filter(|(id, _)| !sections.contains(id.as_str())).collect();
     assert!(missing.is_empty(), "RUNBOOK.md has no section for {missing:#?}");
 }
+
+/// `docs/parameters.md` names each parameter once, with its default and its limits.
+#[test]
+fn the_table_of_parameters_is_the_templates() {
+    let page = file("docs/parameters.md");
+    let mut said = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        assert!(
+            said.insert((cells[1].trim_matches('`').to_owned(), cells[2].to_owned(), cells[4].to_owned())),
+            "{line}"
+        );
+        assert_eq!(cells.len(), 7, "{line}");
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let template = template();
+    let parameters = template["Parameters"].as_object().unwrap().iter();
+    let is: BTreeSet<_> = parameters
+        .map(|(name, parameter)| {
+            let default = match parameter.get("Default").map(text) {
+                None => "required".to_owned(),
+                Some(default) if default.is_empty() => "empty".to_owned(),
+                Some(default) => format!("`{default}`"),
+            };
+            let limits = match (&parameter["AllowedValues"], &parameter["MinValue"], &parameter["MaxValue"]) {
+                (Value::Array(choices), ..) => choices.iter().map(text).collect::<Vec<_>>().join(", "),
+                (_, Value::Null, _) => String::new(),
+                (_, least, Value::Null) => format!("from {least}"),
+                (_, least, most) => format!("{least} – {most}"),
+            };
+            (name.clone(), default, limits)
+        })
+        .collect();
+    let differ: Vec<_> = is.symmetric_difference(&said).collect();
+    assert!(differ.is_empty(), "template.yaml and docs/parameters.md differ: {differ:#?}");
+}
