@@ -5,6 +5,7 @@ use std::{fmt, num::NonZeroU32, ops::RangeInclusive, str::FromStr, time::Duratio
 
 use packshot_pipeline::{
     columns::{ColumnMap, parse_column_map},
+    generate::AFTER_CALL,
     settings::{AccountPolicy, Defaults, GenerateSettings, SplitSettings},
 };
 use tracing::level_filters::LevelFilter;
@@ -12,27 +13,35 @@ use tracing::level_filters::LevelFilter;
 use crate::images_api::parse_base_url;
 
 const DAY: u64 = 24 * 3600;
+/// Lambda's limit.
+const LONGEST_INVOCATION: Duration = Duration::from_secs(900);
 
 /// What the splitter is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SplitterConfig {
     /// `BUCKET`
     pub bucket: String,
     /// `LOG_LEVEL`
     pub log_level: LevelFilter,
+    /// `STACK_NAME`: what its metrics go by.
+    pub stack_name: String,
     /// `ROWS_QUEUE_URL`
     pub rows_queue_url: String,
+    /// `NOTIFY_TOPIC_ARN`: who hears of rejected files; nobody where absent.
+    pub notify_topic_arn: Option<String>,
     /// Everything else.
     pub settings: SplitSettings,
 }
 
 /// What the generator is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GeneratorConfig {
     /// `BUCKET`
     pub bucket: String,
     /// `LOG_LEVEL`
     pub log_level: LevelFilter,
+    /// `STACK_NAME`: what its metrics go by.
+    pub stack_name: String,
     /// `ROWS_QUEUE_URL`
     pub rows_queue_url: String,
     /// `RETRY_QUEUE_URL`
@@ -41,17 +50,23 @@ pub struct GeneratorConfig {
     pub api_key_secret_arn: String,
     /// `API_BASE_URL`
     pub api_base_url: String,
+    /// `PRICE_PER_IMAGE`, in USD: what the spend is estimated with.
+    pub price_per_image: f64,
     /// Everything else.
     pub settings: GenerateSettings,
 }
 
 /// What the merger is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MergerConfig {
     /// `BUCKET`
     pub bucket: String,
     /// `LOG_LEVEL`
     pub log_level: LevelFilter,
+    /// `STACK_NAME`: what its metrics go by.
+    pub stack_name: String,
+    /// `NOTIFY_TOPIC_ARN`: who hears of finished jobs; nobody where absent.
+    pub notify_topic_arn: Option<String>,
 }
 
 /// Everything that is wrong with the environment. A person has to act.
@@ -79,7 +94,9 @@ impl SplitterConfig {
         let config = Self {
             bucket: reader.required("BUCKET"),
             log_level: reader.log_level(),
+            stack_name: reader.text("STACK_NAME", "packshot"),
             rows_queue_url: reader.required("ROWS_QUEUE_URL"),
+            notify_topic_arn: reader.optional("NOTIFY_TOPIC_ARN"),
             settings: SplitSettings {
                 defaults: Defaults {
                     model: reader.text("DEFAULT_MODEL", &default.defaults.model),
@@ -107,10 +124,12 @@ impl GeneratorConfig {
         let config = Self {
             bucket: reader.required("BUCKET"),
             log_level: reader.log_level(),
+            stack_name: reader.text("STACK_NAME", "packshot"),
             rows_queue_url: reader.required("ROWS_QUEUE_URL"),
             retry_queue_url: reader.required("RETRY_QUEUE_URL"),
-            api_key_secret_arn: reader.required("API_KEY_SECRET_ARN"),
+            api_key_secret_arn: reader.secret_arn("API_KEY_SECRET_ARN"),
             api_base_url: reader.base_url("API_BASE_URL", "https://api.creativeai.run"),
+            price_per_image: reader.amount("PRICE_PER_IMAGE", 0.0..=1000.0, 0.21),
             settings: GenerateSettings {
                 // A function has 15 minutes for everything.
                 request_timeout: reader.seconds("REQUEST_TIMEOUT_SECONDS", 1..=840, default.request_timeout),
@@ -140,6 +159,18 @@ impl GeneratorConfig {
                 ..default
             },
         };
+        let timeout = reader.seconds("GENERATOR_TIMEOUT_SECONDS", 3..=900, LONGEST_INVOCATION);
+        let call = config.settings.request_timeout;
+        if call + AFTER_CALL >= timeout {
+            // It would start, find at each message that no call can end in time, and send all of them back for ever.
+            let problem = format!(
+                "an invocation of {} s (parameter GeneratorTimeoutSeconds) has no room for a call of {} s and {} s after it",
+                timeout.as_secs(),
+                call.as_secs(),
+                AFTER_CALL.as_secs()
+            );
+            reader.problem("REQUEST_TIMEOUT_SECONDS", &problem);
+        }
         reader.finish(config)
     }
 }
@@ -148,7 +179,12 @@ impl MergerConfig {
     /// Reads the configuration.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(&environment);
-        let config = Self { bucket: reader.required("BUCKET"), log_level: reader.log_level() };
+        let config = Self {
+            bucket: reader.required("BUCKET"),
+            log_level: reader.log_level(),
+            stack_name: reader.text("STACK_NAME", "packshot"),
+            notify_topic_arn: reader.optional("NOTIFY_TOPIC_ARN"),
+        };
         reader.finish(config)
     }
 }
@@ -185,7 +221,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn number<T>(&mut self, name: &str, range: RangeInclusive<T>, default: T) -> T
+    fn parsed<T>(&mut self, name: &str, what: &str, range: RangeInclusive<T>, default: T) -> T
     where
         T: FromStr + PartialOrd + fmt::Display,
     {
@@ -193,15 +229,35 @@ impl<'a> Reader<'a> {
         match text.parse() {
             Ok(number) if range.contains(&number) => number,
             _ => {
-                let problem = format!("must be a number from {} to {}, not `{text}`", range.start(), range.end());
+                let problem = format!("must be {what} from {} to {}, not `{text}`", range.start(), range.end());
                 self.problem(name, &problem);
                 default
             }
         }
     }
 
+    fn secret_arn(&mut self, name: &str) -> String {
+        let arn = self.required(name);
+        if !arn.is_empty() && !arn.starts_with("arn:") {
+            // Not repeated: it may be the key itself.
+            self.problem(name, "must be the ARN of a secret; it begins with arn:");
+        }
+        arn
+    }
+
+    fn number<T>(&mut self, name: &str, range: RangeInclusive<T>, default: T) -> T
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
+        self.parsed(name, "a whole number", range, default)
+    }
+
     fn seconds(&mut self, name: &str, range: RangeInclusive<u64>, default: Duration) -> Duration {
-        Duration::from_secs(self.number(name, range, default.as_secs()))
+        Duration::from_secs(self.parsed(name, "a whole number of seconds", range, default.as_secs()))
+    }
+
+    fn amount(&mut self, name: &str, range: RangeInclusive<f64>, default: f64) -> f64 {
+        self.parsed(name, "an amount in USD", range, default)
     }
 
     fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)], default: T) -> T {
@@ -243,8 +299,8 @@ impl<'a> Reader<'a> {
 
     fn problem(&mut self, name: &str, problem: &str) {
         let source = match name {
-            "BUCKET" | "ROWS_QUEUE_URL" | "RETRY_QUEUE_URL" => "set by the template".to_owned(),
-            _ => format!("template parameter {}", parameter(name)),
+            "BUCKET" | "ROWS_QUEUE_URL" | "RETRY_QUEUE_URL" => "set by template.yaml".to_owned(),
+            _ => format!("parameter {}", parameter(name)),
         };
         self.problems.push(format!("{name} ({source}): {problem}"));
     }

@@ -1,5 +1,5 @@
-//! The images API over HTTP. One call here may cost money, so nothing here repeats a call, and every way in which a call can
-//! end is told apart: not sent, answered, or nobody knows.
+//! The images API over HTTP. One call here may cost money, so nothing here repeats a call (but one whose key was refused, with
+//! another key), and every way in which a call can end is told apart: not sent, answered, or nobody knows.
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
@@ -138,9 +138,6 @@ impl ImagesApi {
 
     async fn answered_error(&self, mut response: Response, key: &ApiKey) -> ApiError {
         let status = response.status();
-        if status == StatusCode::UNAUTHORIZED {
-            self.key.rejected(key).await;
-        }
         let retry_after = response
             .headers()
             .get(RETRY_AFTER)
@@ -161,12 +158,8 @@ impl ImagesApi {
             retry_after,
         }
     }
-}
 
-#[async_trait]
-impl ImageApi for ImagesApi {
-    async fn generate(&self, request: &Request, idempotency_key: &str) -> Result<Generated, ApiError> {
-        let key = self.key.key().await?;
+    async fn call(&self, request: &Request, idempotency_key: &str, key: &ApiKey) -> Result<Generated, ApiError> {
         let wire = Wire {
             model: &request.model,
             prompt: &request.prompt,
@@ -183,25 +176,54 @@ impl ImageApi for ImagesApi {
             .bearer_auth(key.expose())
             .header("Idempotency-Key", idempotency_key)
             .json(&wire);
-        let mut response = call.send().await.map_err(|error| self.wire_error(&error, None, &key))?;
+        let mut response = call.send().await.map_err(|error| self.wire_error(&error, None, key))?;
         let status = response.status();
         if !status.is_success() {
-            return Err(self.answered_error(response, &key).await);
+            return Err(self.answered_error(response, key).await);
         }
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.wire_error(&error, Some(status), &key))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.wire_error(&error, Some(status), key))? {
             if body.len() + chunk.len() > MAX_ANSWER {
                 let detail = format!("the API's answer is longer than {MAX_ANSWER} bytes");
                 return Err(ApiError::Unknown { code: "invalid_answer", status: Some(status.as_u16()), detail });
             }
             body.extend_from_slice(&chunk);
         }
-        read_answer(&body, status, &key)
+        read_answer(&body, status, key)
+    }
+}
+
+#[async_trait]
+impl ImageApi for ImagesApi {
+    async fn generate(&self, request: &Request, idempotency_key: &str) -> Result<Generated, ApiError> {
+        let key = self.key.key().await?;
+        let answer = self.call(request, idempotency_key, &key).await;
+        if !answer.as_ref().is_err_and(refuses_key) {
+            return answer;
+        }
+        self.key.rejected(&key).await;
+        // A key may have been replaced since it was read. A refused one bills nothing, so this is the one repeat that is
+        // certain to pay for nothing twice; and where there is no other key, the refusal stands.
+        match self.key.key().await {
+            Ok(fresh) if fresh != key => {
+                let answer = self.call(request, idempotency_key, &fresh).await;
+                if answer.as_ref().is_err_and(refuses_key) {
+                    self.key.rejected(&fresh).await;
+                }
+                answer
+            }
+            _ => answer,
+        }
     }
 
     async fn fetch(&self, url: &str, max_bytes: usize) -> Result<Bytes, FetchError> {
         self.pictures.fetch(url, max_bytes).await
     }
+}
+
+/// Whether this says that the key is wrong, rather than the account empty or the row forbidden.
+fn refuses_key(error: &ApiError) -> bool {
+    matches!(error, ApiError::Answered { status, code, .. } if *status == 401 || code.as_deref() == Some("invalid_api_key"))
 }
 
 fn no_client(error: reqwest::Error) -> ApiError {

@@ -84,7 +84,77 @@ fn read_secret(text: Option<&str>) -> Result<ApiKey, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_secretsmanager::config::{BehaviorVersion, Builder, Credentials, Region};
+
     use super::*;
+    use crate::test_server::TestServer;
+
+    const ARN: &str = "arn:aws:secretsmanager:eu-central-1:1:secret:key";
+
+    fn secret(server: &TestServer) -> SecretKey {
+        let config = Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("eu-central-1"))
+            .credentials_provider(Credentials::new("a", "b", None, None, "test"))
+            .retry_config(aws_sdk_secretsmanager::config::retry::RetryConfig::disabled())
+            .endpoint_url(&server.url)
+            .build();
+        SecretKey::new(Client::from_conf(config), ARN)
+    }
+
+    fn answer(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    fn holding(text: &str) -> String {
+        answer("200 OK", &serde_json::json!({ "ARN": ARN, "Name": "key", "SecretString": text }).to_string())
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_secret_is_said_and_asked_for_again() {
+        let error = |kind| answer("400 Bad Request", &format!(r#"{{"__type":"{kind}","message":"no"}}"#));
+        for (first, part) in [
+            (error("ResourceNotFoundException"), "ResourceNotFoundException"),
+            (error("AccessDeniedException"), "role's secretsmanager:GetSecretValue"),
+            (error("DecryptionFailure"), "cannot be read"),
+            (answer("200 OK", &format!(r#"{{"ARN":"{ARN}","SecretBinary":"c2stbGl2ZS0xMjM0NTY3OA=="}}"#)), "is binary"),
+            (holding(""), "is empty"),
+            (holding(r#"{"API_KEY":"sk-live-12345678"}"#), r#"store the bare key, or {"CREATIVEAI_API_KEY": "…"}"#),
+        ] {
+            let server = TestServer::answering(&[&first, &holding("sk-live-12345678")]).await;
+            let secret = secret(&server);
+            let problem = secret.key().await.unwrap_err();
+            // A person has to act, so nobody calls; and nothing of the secret shows.
+            assert!(matches!(problem, ApiError::Misconfigured { .. }), "{problem:?}");
+            let said = problem.to_string();
+            assert!(said.contains(part) && said.contains(ARN) && !said.contains("sk-live"), "{said}");
+            // Mended, it is found without a new process.
+            assert_eq!(secret.key().await, Ok(ApiKey::new("sk-live-12345678").unwrap()));
+        }
+    }
+
+    #[tokio::test]
+    async fn trouble_that_passes_is_nobodys_fault() {
+        let throttled = answer("400 Bad Request", r#"{"__type":"ThrottlingException","message":"slow down"}"#);
+        for first in [throttled, answer("500 Oops", "{}"), String::new()] {
+            let server = TestServer::answering(&[&first]).await;
+            let problem = secret(&server).key().await;
+            assert!(matches!(problem, Err(ApiError::NotSent { .. })), "{problem:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_read_once_until_its_key_is_refused() {
+        let server = TestServer::answering(&[&holding("sk-old-12345678"), &holding("sk-new-12345678")]).await;
+        let secret = secret(&server);
+        let (first, second) = futures::join!(secret.key(), secret.key());
+        let old = first.unwrap();
+        assert_eq!((second.as_ref(), server.requests().len()), (Ok(&old), 1));
+        secret.rejected(&ApiKey::new("sk-another-one").unwrap()).await;
+        assert_eq!((secret.key().await.unwrap(), server.requests().len()), (old.clone(), 1));
+        secret.rejected(&old).await;
+        assert_eq!(secret.key().await, Ok(ApiKey::new("sk-new-12345678").unwrap()));
+    }
 
     #[test]
     fn a_secret_is_the_key_or_names_it() {

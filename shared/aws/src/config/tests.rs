@@ -1,6 +1,13 @@
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
+
 use packshot_pipeline::columns::Column;
 
 use super::*;
+
+const TEMPLATE: &str = include_str!("../../../../template.yaml");
 
 fn environment<'a>(variables: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
     |name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
@@ -10,7 +17,7 @@ const GENERATOR: [(&str, &str); 4] = [
     ("BUCKET", "b"),
     ("ROWS_QUEUE_URL", "https://sqs.test/rows"),
     ("RETRY_QUEUE_URL", "https://sqs.test/retry"),
-    ("API_KEY_SECRET_ARN", "arn:secret"),
+    ("API_KEY_SECRET_ARN", "arn:aws:secretsmanager:us-east-1:1:secret:key"),
 ];
 
 #[test]
@@ -22,7 +29,7 @@ fn what_is_not_said_is_the_pipelines_default() {
     let config = GeneratorConfig::read(environment(&GENERATOR)).unwrap();
     assert_eq!(config.settings, GenerateSettings::default());
     assert_eq!(config.api_base_url, "https://api.creativeai.run");
-    assert_eq!(config.api_key_secret_arn, "arn:secret");
+    assert_eq!(config.api_key_secret_arn, "arn:aws:secretsmanager:us-east-1:1:secret:key");
 }
 
 #[test]
@@ -90,28 +97,34 @@ fn all_problems_come_at_once() {
     let error = GeneratorConfig::read(environment(&[
         ("BUCKET", " "),
         ("LOG_LEVEL", "loud"),
+        ("API_KEY_SECRET_ARN", "sk-live-12345678"),
         ("API_BASE_URL", "http://api.creativeai.run"),
-        ("REQUEST_TIMEOUT_SECONDS", "0"),
-        ("MAX_RETRIES", "two"),
+        ("PRICE_PER_IMAGE", "NaN"),
+        ("REQUEST_TIMEOUT_SECONDS", "abc"),
+        ("MAX_RETRIES", "2.0"),
         ("ARCHIVE_IMAGES", "yes"),
         ("ACCOUNT_ERRORS", "panic"),
         ("REQUESTS_PER_MINUTE", "-1"),
         ("MAX_FAILED_PERCENT", "101"),
+        ("GENERATOR_TIMEOUT_SECONDS", "330"),
     ]))
     .unwrap_err();
-    let expected = "the configuration has 12 problem(s):
-- BUCKET (set by the template): is missing or empty
-- LOG_LEVEL (template parameter LogLevel): must be error or warn or info or debug or trace, not `loud`
-- ROWS_QUEUE_URL (set by the template): is missing or empty
-- RETRY_QUEUE_URL (set by the template): is missing or empty
-- API_KEY_SECRET_ARN (template parameter ApiKeySecretArn): is missing or empty
-- API_BASE_URL (template parameter ApiBaseUrl): `http://api.creativeai.run` would send the API key unencrypted; use https
-- REQUEST_TIMEOUT_SECONDS (template parameter RequestTimeoutSeconds): must be a number from 1 to 840, not `0`
-- MAX_RETRIES (template parameter MaxRetries): must be a number from 0 to 10, not `two`
-- ARCHIVE_IMAGES (template parameter ArchiveImages): must be true or false, not `yes`
-- ACCOUNT_ERRORS (template parameter AccountErrors): must be pause or fail, not `panic`
-- REQUESTS_PER_MINUTE (template parameter RequestsPerMinute): must be a number from 0 to 1000000, not `-1`
-- MAX_FAILED_PERCENT (template parameter MaxFailedPercent): must be a number from 0 to 100, not `101`";
+    let expected = "the configuration has 14 problem(s):
+- BUCKET (set by template.yaml): is missing or empty
+- LOG_LEVEL (parameter LogLevel): must be error or warn or info or debug or trace, not `loud`
+- ROWS_QUEUE_URL (set by template.yaml): is missing or empty
+- RETRY_QUEUE_URL (set by template.yaml): is missing or empty
+- API_KEY_SECRET_ARN (parameter ApiKeySecretArn): must be the ARN of a secret; it begins with arn:
+- API_BASE_URL (parameter ApiBaseUrl): `http://api.creativeai.run` would send the API key unencrypted; use https
+- PRICE_PER_IMAGE (parameter PricePerImage): must be an amount in USD from 0 to 1000, not `NaN`
+- REQUEST_TIMEOUT_SECONDS (parameter RequestTimeoutSeconds): must be a whole number of seconds from 1 to 840, not `abc`
+- MAX_RETRIES (parameter MaxRetries): must be a whole number from 0 to 10, not `2.0`
+- ARCHIVE_IMAGES (parameter ArchiveImages): must be true or false, not `yes`
+- ACCOUNT_ERRORS (parameter AccountErrors): must be pause or fail, not `panic`
+- REQUESTS_PER_MINUTE (parameter RequestsPerMinute): must be a whole number from 0 to 1000000, not `-1`
+- MAX_FAILED_PERCENT (parameter MaxFailedPercent): must be a whole number from 0 to 100, not `101`
+- REQUEST_TIMEOUT_SECONDS (parameter RequestTimeoutSeconds): an invocation of 330 s (parameter GeneratorTimeoutSeconds) \
+                    has no room for a call of 300 s and 30 s after it";
     assert_eq!(error.to_string(), expected);
 }
 
@@ -120,4 +133,138 @@ fn the_merger_needs_a_bucket() {
     let error = MergerConfig::read(environment(&[])).unwrap_err();
     assert!(error.to_string().contains("BUCKET"), "{error}");
     assert_eq!(MergerConfig::read(environment(&[("BUCKET", "b")])).unwrap().bucket, "b");
+}
+
+/// A function's variables as the template sets them, its own and those of all functions.
+fn variables(function: &str) -> BTreeMap<&'static str, &'static str> {
+    let of = |from: &str| {
+        let block = &TEMPLATE[TEMPLATE.find(from).unwrap_or_else(|| panic!("no {from}"))..];
+        let block = &block[block.find("Variables:\n").unwrap() + "Variables:\n".len()..];
+        block
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+            .map(|line| {
+                line.trim_start().split_once(": ").filter(|(name, _)| !name.contains(|c: char| c.is_lowercase()))
+            })
+            .map_while(|variable| variable)
+    };
+    of("\nGlobals:\n").chain(of(&format!("\n  {function}:\n"))).collect()
+}
+
+/// What the template says of a parameter.
+fn parameter_says(parameter: &str, what: &str) -> Option<String> {
+    let block = &TEMPLATE
+        [TEMPLATE.find(&format!("\n  {parameter}:\n    Type:")).unwrap_or_else(|| panic!("no {parameter}")) + 1..];
+    let mut lines = block.lines().skip(1).take_while(|line| line.starts_with("    "));
+    let value = lines.find_map(|line| line.trim_start().strip_prefix(what)?.strip_prefix(": "))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+type Read = fn(&dyn Fn(&str) -> Option<String>) -> Result<String, ConfigError>;
+
+/// Reads a function's configuration, and shows it.
+const FUNCTIONS: [(&str, Read); 3] = [
+    ("Splitter", |environment| SplitterConfig::read(environment).map(|config| format!("{config:?}"))),
+    ("Generator", |environment| GeneratorConfig::read(environment).map(|config| format!("{config:?}"))),
+    ("Merger", |environment| MergerConfig::read(environment).map(|config| format!("{config:?}"))),
+];
+
+/// What the template would set with the defaults of its parameters.
+fn deployed(function: &str) -> BTreeMap<&'static str, String> {
+    variables(function)
+        .into_iter()
+        .map(|(name, value)| match value.strip_prefix("!Ref ") {
+            Some("ApiKeySecretArn") => (name, "arn:aws:secretsmanager:us-east-1:1:secret:key".to_owned()),
+            Some(reference) if is_parameter(reference) => (name, parameter_says(reference, "Default").unwrap()),
+            _ => (name, "made-by-the-template".to_owned()),
+        })
+        .collect()
+}
+
+fn is_parameter(reference: &str) -> bool {
+    TEMPLATE.contains(&format!("\n  {reference}:\n    Type: String"))
+        || TEMPLATE.contains(&format!("\n  {reference}:\n    Type: Number"))
+}
+
+#[test]
+fn the_template_sets_what_is_read_and_nothing_else() {
+    for (function, read) in FUNCTIONS {
+        let asked = RefCell::new(BTreeSet::new());
+        read(&|name| {
+            asked.borrow_mut().insert(name.to_owned());
+            None
+        })
+        .unwrap_err();
+        let set: BTreeSet<String> = variables(function).into_keys().map(str::to_owned).collect();
+        assert_eq!(set, asked.into_inner(), "{function}: set by template.yaml, and read");
+    }
+}
+
+#[test]
+fn the_templates_defaults_are_ours() {
+    for (function, read) in FUNCTIONS {
+        let all = deployed(function);
+        let expected = read(&|name| all.get(name).cloned()).unwrap();
+        for (name, value) in variables(function) {
+            if value.strip_prefix("!Ref ").is_some_and(|reference| parameter_says_default(reference)) {
+                for absent in [None, Some(String::new()), Some(" ".to_owned())] {
+                    let found = read(&|asked| if asked == name { absent.clone() } else { all.get(asked).cloned() });
+                    assert_eq!(found.as_ref(), Ok(&expected), "{function} without {name}");
+                }
+            }
+        }
+    }
+}
+
+fn parameter_says_default(reference: &str) -> bool {
+    is_parameter(reference) && parameter_says(reference, "Default").is_some()
+}
+
+/// Each variable of each function: missing, empty, not a number, out of the template's range, not one of its choices.
+#[test]
+fn each_variable_that_is_wrong_is_named_with_its_parameter() {
+    let mut wrong = 0;
+    for (function, read) in FUNCTIONS {
+        let all = deployed(function);
+        let with = |name: &str, value: Option<&str>| {
+            read(&|asked| if asked == name { value.map(str::to_owned) } else { all.get(asked).cloned() })
+        };
+        for (name, set) in variables(function) {
+            let reference = set.strip_prefix("!Ref ").filter(|reference| is_parameter(reference));
+            let source =
+                reference.map_or_else(|| "set by template.yaml".to_owned(), |name| format!("parameter {name}"));
+            let says = |what| reference.and_then(|reference| parameter_says(reference, what));
+            let mut refused = Vec::new();
+            if matches!(name, "BUCKET" | "ROWS_QUEUE_URL" | "RETRY_QUEUE_URL" | "API_KEY_SECRET_ARN") {
+                refused.extend([None, Some(String::new()), Some(" \n".to_owned())]);
+            }
+            if let Some((least, most)) = says("MinValue").map(|least| (least, says("MaxValue").expect(name))) {
+                for fits in [&least, &most] {
+                    // At its limits, one value asks something of another.
+                    let found = with(name, Some(fits)).map_err(|error| error.to_string());
+                    assert!(
+                        found.as_ref().err().is_none_or(|text| text.contains("has no room")),
+                        "{name}={fits}: {found:?}"
+                    );
+                }
+                let [below, above] = [least.parse::<f64>().unwrap() - 1.0, most.parse::<f64>().unwrap() + 1.0];
+                refused.extend(
+                    [below.to_string(), above.to_string(), "abc".into(), "1e3x".into(), "0x10".into()].map(Some),
+                );
+            }
+            if let Some(choices) = says("AllowedValues") {
+                for choice in choices.trim_matches(['[', ']']).split(", ") {
+                    with(name, Some(choice.trim_matches('"'))).unwrap();
+                }
+                refused.push(Some("perhaps".into()));
+            }
+            for value in refused {
+                let error = with(name, value.as_deref()).unwrap_err();
+                assert_eq!(error.0.iter().filter(|problem| !problem.contains("has no room")).count(), 1, "{error}");
+                assert!(error.to_string().contains(&format!("\n- {name} ({source}): ")), "{error}");
+                wrong += 1;
+            }
+        }
+    }
+    assert!(wrong > 70, "{wrong} wrong values were tried");
 }

@@ -139,32 +139,76 @@ async fn a_status_is_an_answer() {
     assert!(matches!(&result, Err(ApiError::Answered { status: 500, body, .. }) if body == "half"), "{result:?}");
 }
 
-/// Gives another key after each rejection.
-#[derive(Default)]
-struct Rotating(std::sync::atomic::AtomicUsize);
+/// Gives one key after the other, a new one after each rejection, and the last one for ever.
+struct Rotating {
+    keys: &'static [&'static str],
+    rejections: std::sync::atomic::AtomicUsize,
+}
+
+impl Rotating {
+    fn through(keys: &'static [&'static str]) -> Arc<Self> {
+        Arc::new(Self { keys, rejections: 0.into() })
+    }
+
+    fn rejections(&self) -> usize {
+        self.rejections.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
 
 #[async_trait]
 impl KeySource for Rotating {
     async fn key(&self) -> Result<ApiKey, ApiError> {
-        Ok(ApiKey::new(&format!("sk-{}", self.0.load(std::sync::atomic::Ordering::Relaxed))).unwrap())
+        match self.keys[self.rejections().min(self.keys.len() - 1)] {
+            "" => Err(ApiError::NotSent { detail: "the secret cannot be read".into() }),
+            key => Ok(ApiKey::new(key).unwrap()),
+        }
     }
 
-    async fn rejected(&self, _key: &ApiKey) {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    async fn rejected(&self, key: &ApiKey) {
+        assert_eq!(self.key().await.unwrap(), *key, "what is rejected is what was used");
+        self.rejections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
 #[tokio::test]
-async fn a_rejected_key_is_asked_for_again() {
-    let server =
-        TestServer::answering(&[&http("401 No", "", ""), &http("403 No", "", ""), &http("500 No", "", "")]).await;
-    let api =
-        ImagesApi::new(&server.url, Duration::from_secs(5), Arc::new(Rotating::default()), Arc::new(Noon)).unwrap();
-    for _ in 0..3 {
-        api.generate(&request(), "fp").await.unwrap_err();
+async fn a_refused_key_is_asked_for_again_and_another_one_tried_once() {
+    let good = http("200 OK", "", r#"{"id":"gen_1","data":[{"url":"https://cdn.test/1.png"}]}"#);
+    let no = http("401 No", "", "");
+    let named = http("403 No", "", r#"{"error":{"code":"invalid_api_key"}}"#);
+    let forbidden = http("403 No", "", "");
+    for (keys, answers, used, outcome) in [
+        // Replaced while this process was running: nothing fails.
+        (&["sk-old-key", "sk-new-key"][..], &[&no, &good][..], &["sk-old-key", "sk-new-key"][..], 200),
+        (&["sk-old-key", "sk-new-key"], &[&named, &good], &["sk-old-key", "sk-new-key"], 200),
+        // The same key again: the refusal stands, after one call.
+        (&["sk-old-key"], &[&no], &["sk-old-key"], 401),
+        // Another wrong one: once, and then it stands.
+        (&["sk-old-key", "sk-bad-key", "sk-new-key"], &[&no, &no], &["sk-old-key", "sk-bad-key"], 401),
+        // The second call may end in any way.
+        (&["sk-old-key", "sk-new-key"], &[&no, &http("500 No", "", "")], &["sk-old-key", "sk-new-key"], 500),
+        // No other key can be had: what the API said is what counts.
+        (&["sk-old-key", ""], &[&no], &["sk-old-key"], 401),
+        // This does not speak of the key.
+        (&["sk-old-key", "sk-new-key"], &[&forbidden], &["sk-old-key"], 403),
+    ] {
+        let answers: Vec<&str> = answers.iter().map(|answer| answer.as_str()).collect();
+        let server = TestServer::answering(&answers).await;
+        let source = Rotating::through(keys);
+        let api =
+            ImagesApi::new(&server.url, Duration::from_secs(5), source.clone() as Arc<dyn KeySource>, Arc::new(Noon))
+                .unwrap();
+        let status = match api.generate(&request(), "fp").await {
+            Ok(_) => 200,
+            Err(ApiError::Answered { status, .. }) => status,
+            Err(error) => panic!("{error:?}"),
+        };
+        assert_eq!(status, outcome, "{keys:?}");
+        let requests = server.requests();
+        assert_eq!(requests.len(), used.len(), "{keys:?}");
+        for (request, key) in requests.iter().zip(used) {
+            assert!(request.contains(&format!("Bearer {key}")), "{keys:?}: {request}");
+        }
     }
-    let keys: Vec<bool> = server.requests().iter().map(|request| request.contains("Bearer sk-1")).collect();
-    assert_eq!(keys, [false, true, true], "only a 401 speaks of the key");
 }
 
 #[tokio::test]
