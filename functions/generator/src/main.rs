@@ -17,6 +17,9 @@ use packshot_pipeline::{
     generate::generate, journal::Nobody, ports::Ports, settings::GenerateSettings, worker::Worker,
 };
 
+/// Enough to keep a small function's CPU busy; a batch of a hundred would open two hundred connections.
+const STORE_REQUESTS: usize = 16;
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     telemetry::exit(run().await)
@@ -33,7 +36,7 @@ async fn run() -> Result<(), Error> {
     let worker = Worker::new(&*clock, &settings);
     let metrics = Arc::new(Metrics::new(&config.stack_name, config.price_per_image));
     let ports = Ports {
-        store: Arc::new(aws.store(&config.bucket)),
+        store: Arc::new(aws.store(&config.bucket).at_most(STORE_REQUESTS)),
         rows: Arc::new(aws.queue(&config.rows_queue_url)),
         retry: Arc::new(aws.queue(&config.retry_queue_url)),
         images: Arc::new(images),

@@ -5,7 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient};
+use aws_smithy_async::rt::sleep::TokioSleep;
+use aws_smithy_http_client::{
+    Connector,
+    proxy::ProxyConfig,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 
 #[cfg(feature = "lambda")]
 use packshot_pipeline::{journal::Nobody, ports::Notices};
@@ -16,6 +23,7 @@ use crate::{s3::S3Store, sqs::SqsQueue};
 
 /// A part of an upload has 8 MiB; everything else is small.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// AWS, as the environment describes it. `AWS_ENDPOINT_URL` leads to a local one.
 pub struct Aws {
@@ -31,6 +39,7 @@ impl Aws {
     /// Reads the SDK's own configuration and prepares the clients; connects to nothing.
     pub async fn load() -> Self {
         let config = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http_client())
             .retry_config(RetryConfig::standard().with_max_attempts(3))
             .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build())
             .load()
@@ -92,4 +101,17 @@ impl Aws {
             None => Arc::new(Nobody),
         }
     }
+}
+
+/// One for all services, with the SDK's own choices. Left alone, each of its clients makes one, and reads the system's
+/// certificates for it.
+fn http_client() -> SharedHttpClient {
+    let connector = Connector::builder()
+        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
+        .sleep_impl(TokioSleep::new())
+        .proxy_config(ProxyConfig::from_env())
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .build();
+    let connector = SharedHttpConnector::new(connector);
+    http_client_fn(move |_, _| connector.clone())
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_s3::{
     Client,
-    config::{self, retry::RetryConfig},
+    config::retry::RetryConfig,
     types::{CompletedMultipartUpload, CompletedPart},
 };
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use packshot_pipeline::ports::{Body, Etag, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError};
+use tokio::sync::Semaphore;
 
 use self::{
     reading::Reading,
@@ -29,6 +30,10 @@ const PARTS_IN_FLIGHT: usize = 4;
 #[derive(Debug, Clone)]
 pub struct S3Store {
     client: Client,
+    /// Does not repeat a call by itself. The SDK would repeat lost writes, too, and then a 412 or a 503 at the end would say
+    /// nothing about the write before it.
+    once: Client,
+    permits: Arc<Semaphore>,
     bucket: Arc<str>,
 }
 
@@ -41,17 +46,20 @@ pub struct Written {
     pub version_id: Option<String>,
 }
 
-/// The SDK does not repeat the call by itself. It would repeat lost writes too, and then a 412 or a 503 at the end would
-/// say nothing about the write before it.
-fn once() -> config::Builder {
-    config::Builder::new().retry_config(RetryConfig::disabled())
-}
-
 impl S3Store {
     /// A store over this bucket.
     #[must_use]
     pub fn new(client: Client, bucket: &str) -> Self {
-        Self { client, bucket: bucket.into() }
+        let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { client, once: Client::from_conf(once), permits, bucket: bucket.into() }
+    }
+
+    /// As it is, with at most so many requests at once, and so as many connections: a new one costs as much CPU as five
+    /// requests.
+    #[must_use]
+    pub fn at_most(self, requests: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(requests)), ..self }
     }
 
     /// As [`Store::put_stream`], and says which version the object became.
@@ -61,7 +69,7 @@ impl S3Store {
         mut body: Body<'_>,
         precondition: &Precondition,
     ) -> Result<Written, StoreError> {
-        let first = next_part(&mut body).await?;
+        let first = next_part(&mut body, PART_BYTES).await?;
         if first.len() < PART_BYTES {
             return self.put_whole(key, first, precondition).await;
         }
@@ -70,8 +78,10 @@ impl S3Store {
 
     async fn put_whole(&self, key: &str, body: Bytes, precondition: &Precondition) -> Result<Written, StoreError> {
         let (absent, matches) = conditions(precondition);
+        // Here and below: the semaphore is never closed.
+        let _permit = self.permits.acquire().await;
         let done = self
-            .client
+            .once
             .put_object()
             .bucket(&*self.bucket)
             .key(key)
@@ -79,8 +89,6 @@ impl S3Store {
             .set_if_none_match(absent)
             .set_if_match(matches)
             .body(body.into())
-            .customize()
-            .config_override(once())
             .send()
             .await
             .map_err(|error| store_error(&error, Access::Write, key))?;
@@ -136,7 +144,7 @@ impl S3Store {
             parts(first, body).map_ok(upload_part).try_buffered(PARTS_IN_FLIGHT).try_collect().await?;
         let (absent, matches) = conditions(precondition);
         let done = self
-            .client
+            .once
             .complete_multipart_upload()
             .bucket(&*self.bucket)
             .key(key)
@@ -144,8 +152,6 @@ impl S3Store {
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
             .set_if_none_match(absent)
             .set_if_match(matches)
-            .customize()
-            .config_override(once())
             .send()
             .await
             .map_err(|error| store_error(&error, Access::Write, key))?;
@@ -178,6 +184,7 @@ impl S3Store {
 #[async_trait]
 impl Store for S3Store {
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        let _permit = self.permits.acquire().await;
         let answer = self.client.head_object().bucket(&*self.bucket).key(key).send().await;
         match answer {
             Ok(head) => meta(head.e_tag(), head.content_length(), head.last_modified(), key).map(Some),
@@ -188,6 +195,7 @@ impl Store for S3Store {
 
     async fn open(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, StoreError> {
         let version = version.map(str::to_owned);
+        let _permit = self.permits.acquire().await;
         let answer =
             self.client.get_object().bucket(&*self.bucket).key(key).set_version_id(version.clone()).send().await;
         let answer = match answer {
@@ -220,6 +228,7 @@ impl Store for S3Store {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
+        let _permit = self.permits.acquire().await;
         let answer = self
             .client
             .list_objects_v2()
@@ -253,16 +262,21 @@ fn parts(first: Bytes, body: Body<'_>) -> BoxStream<'_, Result<(i32, Bytes), Sto
         if part.is_empty() {
             return Ok(None);
         }
-        let next = next_part(&mut body).await?;
+        let next = next_part(&mut body, part_bytes(number + 1)).await?;
         Ok(Some(((number, part), (next, body, number + 1))))
     });
     parts.boxed()
 }
 
-/// The next [`PART_BYTES`] or more; fewer only at the end.
-async fn next_part(body: &mut Body<'_>) -> Result<Bytes, StoreError> {
+/// Parts grow, so that 10,000 of them hold 430 GiB, while an object of usual size is sent in small ones.
+fn part_bytes(number: i32) -> usize {
+    PART_BYTES * (1 + (number as usize).saturating_sub(1) / 1_000)
+}
+
+/// The next `bytes` or more; fewer only at the end.
+async fn next_part(body: &mut Body<'_>, bytes: usize) -> Result<Bytes, StoreError> {
     let mut part = BytesMut::new();
-    while part.len() < PART_BYTES {
+    while part.len() < bytes {
         match body.try_next().await? {
             Some(chunk) => part.extend_from_slice(&chunk),
             None => break,

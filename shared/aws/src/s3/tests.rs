@@ -1,6 +1,6 @@
 //! What only a wire shows: where a call broke.
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::config::{self, BehaviorVersion, Credentials, Region};
 
 use super::*;
 use crate::test_server::TestServer;
@@ -87,4 +87,12 @@ async fn a_long_body_goes_up_in_parts_and_an_unfinished_one_is_aborted() {
     assert!(requests[0].starts_with("POST /bucket/m.jsonl?uploads"), "{}", &requests[0][..200]);
     let last = requests.last().unwrap();
     assert!(last.starts_with("DELETE /bucket/m.jsonl?") && last.contains("uploadId=u1"), "{last}");
+}
+
+#[test]
+fn ten_thousand_parts_hold_the_manifest_of_a_hundred_million_rows() {
+    assert_eq!((part_bytes(1), part_bytes(1_000), part_bytes(1_001)), (PART_BYTES, PART_BYTES, 2 * PART_BYTES));
+    let all: usize = (1..=10_000).map(part_bytes).sum();
+    assert_eq!(all, 440_000 * 1024 * 1024);
+    assert!(part_bytes(10_000) * PARTS_IN_FLIGHT <= 320 * 1024 * 1024, "what a merger can hold in memory");
 }
