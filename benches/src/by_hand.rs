@@ -18,16 +18,16 @@ Examples, after `set -a; . target/bench/env` (see benches/README.md):
   bench lambda --generate 100 -- perf record -g -o perf.data target/release/generator")]
 pub(crate) struct LambdaArgs {
     /// The function is told that this key was dropped.
-    #[arg(long, value_name = "KEY", group = "event")]
+    #[arg(long, value_name = "KEY", group = "what")]
     split: Option<String>,
     /// The function gets so many rows in one batch; each time other rows.
-    #[arg(long, value_name = "ROWS", group = "event")]
+    #[arg(long, value_name = "ROWS", group = "what")]
     generate: Option<u64>,
     /// The function is told that every part of a job of so many rows has changed.
-    #[arg(long, value_name = "ROWS", group = "event")]
+    #[arg(long, value_name = "ROWS", group = "what")]
     merge: Option<u64>,
     /// The function gets this event.
-    #[arg(long, value_name = "FILE", group = "event")]
+    #[arg(long, value_name = "FILE", group = "what")]
     event: Option<PathBuf>,
     /// The job, for --generate and --merge; it stands in `results/<job>/job.json`.
     #[arg(long)]

@@ -132,7 +132,7 @@ pub(crate) async fn serve(args: StandInsArgs) -> Outcome<()> {
         ("BUCKET", BUCKET.into()),
         ("ROWS_QUEUE_URL", format!("{aws_url}/{QUEUES}/rows")),
         ("RETRY_QUEUE_URL", format!("{aws_url}/{QUEUES}/retry")),
-        ("API_KEY_SECRET_ARN", "bench-key".into()),
+        ("API_KEY_SECRET_ARN", queues::SECRET_ARN.into()),
         ("API_BASE_URL", api_url),
         ("ARCHIVE_IMAGES", "false".into()),
         ("CREATIVEAI_API_KEY", "bench-key-0123456789".into()),

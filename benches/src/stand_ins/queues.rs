@@ -18,6 +18,9 @@ use super::{State, count, server};
 /// Of the empty text. No client of ours compares it.
 const MD5: &str = "d41d8cd98f00b204e9800998ecf8427e";
 
+/// The one secret.
+pub(super) const SECRET_ARN: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:bench-key";
+
 #[derive(Default)]
 pub(super) struct Queues {
     keep: AtomicBool,
@@ -84,8 +87,7 @@ pub(super) fn answer(state: &State, action: &str, body: &[u8]) -> server::Answer
         "ReceiveMessage" => receive(state, body),
         "ChangeMessageVisibility" | "DeleteMessage" => Ok("{}".to_owned()),
         "GetSecretValue" => {
-            let arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:bench-key";
-            Ok(json!({"ARN": arn, "Name": "bench-key", "SecretString": "bench-key-0123456789"}).to_string())
+            Ok(json!({"ARN": SECRET_ARN, "Name": "bench-key", "SecretString": "bench-key-0123456789"}).to_string())
         }
         _ => return server::unknown(action),
     };
