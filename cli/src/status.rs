@@ -14,7 +14,7 @@ use packshot_pipeline::{
     objects,
     ports::{Etag, Ports, StoreError},
     result::RowResult,
-    summary::{Status, Summary},
+    summary::{Status, Summary, Tally},
 };
 use serde::Serialize;
 
@@ -51,7 +51,10 @@ pub enum StatusError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// No job has this id.
-    #[error("no job in {place} has an id that begins with `{job}`; `packshot status` without a job lists them")]
+    #[error(
+        "no job in {place} has an id that begins with `{job}`; `packshot status` without a job lists them. A catalog that was \
+         dropped a moment ago is a job once it has been read: try again"
+    )]
     NoSuchJob {
         /// What was typed.
         job: String,
@@ -91,6 +94,13 @@ struct Shown {
 pub async fn run(args: StatusArgs) -> Result<(), StatusError> {
     let place = args.place.open().await;
     let mut jobs = summaries(&place.ports, args.job.as_deref()).await?;
+    // Between the splitter's last look and the merger's first.
+    if jobs.is_empty()
+        && let Some(id) = args.job.as_deref().and_then(JobId::parse)
+        && let Some(job) = read_job(&place.ports, &id).await?
+    {
+        jobs.push(Tally::default().so_far(&job));
+    }
     jobs.sort_by(|a, b| b.order().cmp(&a.order()));
     let mut progress = None;
     if let Some(job) = &args.job {

@@ -270,7 +270,8 @@ fn status_of_a_directory() {
     let place = Place::with("mixed.csv", MIXED);
     place.run(&["status"]).expect(0).says(&["No job yet in out."]);
     place.run(&["run", "mixed.csv"]).expect(3);
-    place.write("fine.csv", "sku,title,image_url\nA,Mug,https://x.test/a.png\n");
+    // Paid for already.
+    place.write("fine.csv", "sku,title,image_url,brand,n\nF,Bag,https://x.test/f.png,North,1\n");
     place.run(&["run", "fine.csv"]).expect(0);
     place.write("broken.csv", "sku\n");
     place.run(&["run", "broken.csv"]).expect(1);
@@ -287,6 +288,9 @@ fn status_of_a_directory() {
         [("broken", "rejected"), ("fine", "complete"), ("mixed", "complete_with_failures")],
         "newest first"
     );
+    let (began, ended) = (jobs[1]["created_at"].as_str().unwrap(), jobs[1]["finished_at"].as_str().unwrap());
+    assert_eq!(jobs[1]["reused"], 1);
+    assert!(ended >= began, "ended at {ended}, before it began at {began}");
     let table = place.run(&["status"]).expect(0);
     assert_eq!(table.out.lines().count(), 4);
     let cells: Vec<_> = table.out.lines().nth(3).unwrap().split_whitespace().skip(2).collect();
@@ -304,6 +308,9 @@ fn status_of_a_directory() {
         "line 1",
         "No call was made",
     ]);
+    // Read by the splitter, and nothing merged yet.
+    std::fs::remove_dir_all(place.path(&format!("out/manifests/mixed/{mixed}"))).unwrap();
+    place.run(&["status", mixed]).expect(0).says(&["mixed", "running", "8 of 8 rows, 4 failed"]);
     place.run(&["status", "zz"]).expect(1).warns(&["`zz`", "no job in out"]);
     place.run(&["status", ""]).expect(1).warns(&["more than one job"]);
 }
@@ -417,7 +424,7 @@ fn an_export_of_something_else_names_the_line_and_leaves_nothing_behind() {
 #[test]
 fn every_help_has_an_example() {
     let place = Place::new();
-    for command in ["run", "check", "submit", "status", "redrive", "export"] {
+    for command in ["run", "check", "submit", "status", "redrive", "review", "export", "stub-api"] {
         let example = format!("\n  packshot {command} ");
         place.run(&[command, "--help"]).expect(0).says(&["Example", &example]);
     }

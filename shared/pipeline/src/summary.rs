@@ -255,7 +255,9 @@ impl Tally {
             (0, _) => Status::Failed,
             _ => Status::CompleteWithFailures,
         };
-        Summary { status, manifest: Some(manifest), finished_at: self.finished_at, rows_merged: 0, ..self.so_far(job) }
+        // What is reused ended before this job began.
+        let finished_at = self.finished_at.max(Some(job.created_at));
+        Summary { status, manifest: Some(manifest), finished_at, rows_merged: 0, ..self.so_far(job) }
     }
 
     /// The summary of a job of which some rows have been counted.
