@@ -159,6 +159,9 @@ fn every_message_names_line_and_remedy() {
             let message = row["message"].as_str().unwrap();
             assert!(message.starts_with(&format!("line {}", row["line"])), "{message}");
             assert!(tells(message), "{}: {message}", file.display());
+            let of_the_whole_row =
+                matches!(row["rejected"].as_str(), Some("field_count" | "stray_quote" | "row_too_large"));
+            assert!(of_the_whole_row || message.contains(", column "), "{}: {message}", file.display());
             *codes.entry(row["rejected"].to_string()).or_default() += 1;
         }
     }
