@@ -19,6 +19,7 @@ use packshot_tests::{
     stack::Stack,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 struct Deployed {
@@ -30,7 +31,10 @@ struct Deployed {
 
 impl Deployed {
     async fn of_this_run() -> Self {
-        let stack = Stack::of_this_run();
+        Self::on(Stack::of_this_run()).await
+    }
+
+    async fn on(stack: Stack) -> Self {
         let config = stack.config().await;
         let s3 = S3::from_conf(aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build());
         let api = DemoApi { url: stack.api_url.clone() };
@@ -39,8 +43,12 @@ impl Deployed {
 
     /// Drops a catalog and answers with the version that it became.
     async fn drop_catalog(&self, name: &str, body: String) -> String {
-        let put = self.s3.put_object().bucket(&self.stack.bucket).key(format!("incoming/{name}.csv"));
-        put.body(body.into_bytes().into()).send().await.unwrap().version_id.unwrap()
+        self.drop_file(&format!("{name}.csv"), body.into_bytes()).await
+    }
+
+    async fn drop_file(&self, name: &str, body: Vec<u8>) -> String {
+        let put = self.s3.put_object().bucket(&self.stack.bucket).key(format!("incoming/{name}"));
+        put.body(body.into()).send().await.unwrap().version_id.unwrap()
     }
 
     async fn read(&self, key: &str) -> Option<String> {
@@ -95,6 +103,14 @@ impl Deployed {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// What the splitter found, of the job whose files stand under this prefix.
+    async fn job(&self, prefix: &str) -> Value {
+        let id = prefix.trim_end_matches('/').rsplit('/').next().unwrap();
+        let text = self.read(&format!("results/{id}/job.json")).await.unwrap();
+        Schema::Job.assert(&text);
+        serde_json::from_str(&text).unwrap()
+    }
+
     async fn waiting(&self, queue: &str) -> usize {
         let attributes = self
             .sqs
@@ -145,11 +161,13 @@ async fn the_deployed_stack() {
     the_same_again_is_free(&deployed).await;
     two_at_once_pay_once(&deployed).await;
     a_file_that_is_no_catalog(&deployed).await;
+    every_kind_of_name_is_a_trigger(&deployed).await;
     failed_rows_heal_through_the_retry_queue(&deployed, "heal", Redrive::Packshot).await;
     failed_rows_heal_through_the_retry_queue(&deployed, "mend", Redrive::Sqs).await;
     poison_is_parked_once(&deployed).await;
     a_thousand_rows(&deployed).await;
     everything_breaks_at_once(&deployed).await;
+    a_deployment_with_a_column_map(&deployed).await;
     let log = std::fs::read_to_string(&deployed.stack.log).unwrap();
     assert!(!log.contains("local-demo-key"), "the API key is in the log");
 }
@@ -214,6 +232,82 @@ async fn a_file_that_is_no_catalog(deployed: &Deployed) {
     assert_eq!(summary["status"], "rejected");
     assert_eq!(summary["rejected"]["line"], 1);
     assert!(summary["rejected"]["reason"].as_str().unwrap().contains("name, price"));
+}
+
+async fn every_kind_of_name_is_a_trigger(deployed: &Deployed) {
+    for (name, packed, delimiter) in [
+        ("tabbed.tsv", false, "\t"),
+        ("packed.csv.gz", true, ","),
+        ("CAPITALS.CSV", false, ","),
+        ("LOUD.TSV", false, "\t"),
+        ("BOTH.CSV.GZ", true, ","),
+    ] {
+        let catalog_name = name.split_once('.').unwrap().0;
+        let body = catalog(catalog_name, 2).replace(',', delimiter).into_bytes();
+        let version = deployed.drop_file(name, if packed { gzip(&body).await } else { body }).await;
+        let (prefix, summary) = deployed.ended(catalog_name, &version, Duration::from_secs(60)).await;
+        assert_eq!(summary["status"], "complete", "{name}: {summary:#}");
+        assert_whole(&deployed.manifest(&prefix).await, catalog_name, 2);
+        let format = &deployed.job(&prefix).await["format"];
+        let compression = if packed { json!("gzip") } else { Value::Null };
+        assert_eq!((&format["delimiter"], &format["compression"]), (&json!(delimiter), &compression), "{name}");
+    }
+}
+
+async fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    let mut encoder = async_compression::tokio::bufread::GzipEncoder::new(text);
+    tokio::io::copy(&mut encoder, &mut packed).await.unwrap();
+    packed
+}
+
+/// `./stack up` beside the one of this run, with its demo API and its functions; ended when dropped.
+struct Beside {
+    state: TempDir,
+}
+
+impl Beside {
+    fn up(api_url: &str, parameter: &str) -> (Self, Stack) {
+        let beside = Self { state: TempDir::new().unwrap() };
+        let up = beside.stack("up").args(["--no-build", "--api-url", api_url, "--param", parameter]).output().unwrap();
+        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+        let stack = serde_json::from_slice(&up.stdout).unwrap();
+        (beside, stack)
+    }
+
+    fn stack(&self, what: &str) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../stack"));
+        command.arg(what).arg("--state-dir").arg(self.state.path());
+        command
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.stack("down").output();
+    }
+}
+
+async fn a_deployment_with_a_column_map(deployed: &Deployed) {
+    let map = "ColumnMap=sku=Artikelnummer; title = Bezeichnung; image_url=Bild";
+    let (_beside, stack) = Beside::up(&deployed.stack.api_url, map);
+    let mapped = Deployed::on(stack).await;
+    let body = catalog("map", 2).replace("sku,title,image_url", "Artikelnummer,Bezeichnung,Bild");
+    let version = mapped.drop_catalog("map", body).await;
+    let (prefix, summary) = mapped.ended("map", &version, Duration::from_secs(60)).await;
+    assert_eq!(summary["status"], "complete", "{summary:#}");
+    assert_whole(&mapped.manifest(&prefix).await, "map", 2);
+    let job = mapped.job(&prefix).await;
+    assert_eq!(
+        (&job["mapping"]["sku"], &job["mapping"]["title"], &job["mapping"]["image_url"]),
+        (&json!("Artikelnummer"), &json!("Bezeichnung"), &json!("Bild"))
+    );
+    // Whoever names a column means that one.
+    let version = mapped.drop_catalog("other", catalog("other", 2)).await;
+    let (_, summary) = mapped.ended("other", &version, Duration::from_secs(60)).await;
+    assert_eq!(summary["status"], "rejected");
+    let reason = summary["rejected"]["reason"].as_str().unwrap();
+    assert!(reason.contains("no column `Artikelnummer`, which the column map names for sku"), "{reason}");
 }
 
 /// Who brings the messages back.
