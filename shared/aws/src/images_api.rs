@@ -109,11 +109,11 @@ impl ImagesApi {
             if local { builder.no_proxy() } else { builder }
         };
         Ok(Self {
-            connections: Connections::new(&base, tls, builder).map_err(no_client)?,
+            connections: Connections::new(&base, tls, builder).map_err(|error| no_client(&error))?,
             endpoint: endpoint
                 .parse()
                 .map_err(|error| misconfigured(format!("`{endpoint}` is not a URL ({error})")))?,
-            pictures: Pictures::new(base, tls).map_err(no_client)?,
+            pictures: Pictures::new(base, tls).map_err(|error| no_client(&error))?,
             timeout,
             key,
             clock,
@@ -170,7 +170,7 @@ impl ImagesApi {
             background: request.background.as_deref(),
         };
         // Held to the end: the last call that holds it closes its connection.
-        let client = self.connections.client().await.map_err(no_client)?;
+        let client = self.connections.client().await.map_err(|error| no_client(&error))?;
         let call = client
             .post(self.endpoint.clone())
             .bearer_auth(key.expose())
@@ -226,8 +226,8 @@ fn refuses_key(error: &ApiError) -> bool {
     matches!(error, ApiError::Answered { status, code, .. } if *status == 401 || code.as_deref() == Some("invalid_api_key"))
 }
 
-fn no_client(error: reqwest::Error) -> ApiError {
-    ApiError::Misconfigured { detail: format!("no HTTP client: {}", chain(&error)) }
+fn no_client(error: &reqwest::Error) -> ApiError {
+    ApiError::Misconfigured { detail: format!("no HTTP client: {}", chain(error)) }
 }
 
 /// Whether the server says that it did not begin with the request (RFC 9113, section 8.7). The connection gives GOAWAY as the error of those

@@ -206,7 +206,7 @@ fn the_templates_defaults_are_ours() {
         let all = deployed(function);
         let expected = read(&|name| all.get(name).cloned()).unwrap();
         for (name, value) in variables(function) {
-            if value.strip_prefix("!Ref ").is_some_and(|reference| parameter_says_default(reference)) {
+            if value.strip_prefix("!Ref ").is_some_and(parameter_says_default) {
                 for absent in [None, Some(String::new()), Some(" ".to_owned())] {
                     let found = read(&|asked| if asked == name { absent.clone() } else { all.get(asked).cloned() });
                     assert_eq!(found.as_ref(), Ok(&expected), "{function} without {name}");
