@@ -6,7 +6,6 @@ in the template and not in the table below, or the other way round, fails the te
 """
 
 import contextlib
-import copy
 import fnmatch
 import itertools
 import json
@@ -244,6 +243,7 @@ def the_bucket_refuses_everyone_else(stack):
     assert s3.get_bucket_versioning(Bucket=stack.bucket)["Status"] == "Enabled"
     assert s3.get_bucket_encryption(Bucket=stack.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     objects_end_in_time()
+    a_key_is_used_everywhere()
     for queue in ("RowsQueue", "RetryQueue", "MergeQueue", "MergeFailures", "SplitterFailures"):
         found = stack.client("sqs").get_queue_attributes(QueueUrl=stack.id(queue), AttributeNames=["SqsManagedSseEnabled"])
         assert found["Attributes"]["SqsManagedSseEnabled"] == "true", queue
@@ -274,6 +274,24 @@ def objects_end_in_time():
     assert expiring == ["ledger"], f"only the ledger may end: {expiring}"
     days = {int(reuse): found["Days"] for reuse, found in template["Mappings"]["LedgerDays"].items()}
     assert days == {reuse: reuse + 30 for reuse in template["Parameters"]["ReuseDays"]["AllowedValues"]}, days
+
+
+def a_key_is_used_everywhere():
+    """Deployed here is a stack without a key of its own, and this server encrypts nothing: the template is read."""
+    resources = decode(str(local.ROOT / "template.yaml"))[0]["Resources"]
+    nothing, key = {"Ref": "AWS::NoValue"}, {"Ref": "KmsKeyArn"}
+    for name, resource in resources.items():
+        if resource["Type"] in ("AWS::SQS::Queue", "AWS::SNS::Topic"):
+            assert resource["Properties"]["KmsMasterKeyId"] == {"Fn::If": ["HasKey", key, nothing]}, name
+        if resource["Type"] == "AWS::SQS::Queue":
+            assert resource["Properties"]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", nothing, True]}, name
+    encryption = resources["Bucket"]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert [rule["ServerSideEncryptionByDefault"] for rule in encryption] == [
+        {"SSEAlgorithm": {"Fn::If": ["HasKey", "aws:kms", "AES256"]}, "KMSMasterKeyID": {"Fn::If": ["HasKey", key, nothing]}}]
+    use = {"Effect": "Allow", "Action": ["kms:GenerateDataKey", "kms:Decrypt"], "Resource": key}
+    for role in NEEDED:
+        statements = resources[role]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+        assert [s for s in statements if "kms" in str(s)] == [{"Fn::If": ["HasKey", use, nothing]}], role
 
 
 def the_pim_reads_and_does_nothing_else(stack):
@@ -332,7 +350,8 @@ class Stack:
         self.names = {"bucket": f"arn:aws:s3:::{self.bucket}", "secret": secret, "Notices": self.id("Notices")}
         for name in ("RowsQueue", "RetryQueue", "MergeQueue", "SplitterFailures"):
             self.names[name] = f"arn:aws:sqs:{local.REGION}:000000000000:{self.id(name).rsplit('/', 1)[-1]}"
-        self.numbers = itertools.count(int(time.time()))
+        # What an earlier run has paid for is not reused.
+        self.numbers = itertools.count(time.time_ns())
 
     def id(self, name):
         return self.ids[name]
@@ -438,18 +457,18 @@ class Stack:
     @contextlib.contextmanager
     def without(self, role, action, resource):
         """Takes one permission away from a role."""
-        taken, before = (action, self.long(resource)), copy.deepcopy(list(self.policies(role)))
+        taken, before = (action, self.long(resource)), list(self.policies(role))
 
         def put(policy, statements):
             self.client("iam").put_role_policy(
                 RoleName=self.id(role), PolicyName=policy,
                 PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}))
 
-        for policy, statements in before:
-            put(policy, [{"Effect": "Allow", "Action": action, "Resource": resource}
-                         for statement in statements for action, resource in pairs(statement)
-                         if (action, resource) != taken])
         try:
+            for policy, statements in before:
+                put(policy, [{"Effect": "Allow", "Action": action, "Resource": resource}
+                             for statement in statements for action, resource in pairs(statement)
+                             if (action, resource) != taken])
             yield
         finally:
             for policy, statements in before:
