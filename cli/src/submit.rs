@@ -180,6 +180,8 @@ async fn wait(ports: &Ports, job: &JobId, files: &Manifests) -> Result<Summary, 
     let mut progress = Progress::new();
     progress.say("Waiting for the manifest. Ctrl-C ends the waiting, not the job.");
     let (mut follower, mut worried, mut paused, mut rows) = (Follower::default(), false, false, None);
+    // Where parts are counted, the rows come in leaps; in between, the rate is what it was at the last one.
+    let mut moved = (0, Duration::ZERO);
     loop {
         let seen = objects::read(ports, &files.summary()).await?;
         let summary: Option<Summary> = seen.and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
@@ -193,7 +195,10 @@ async fn wait(ports: &Ports, job: &JobId, files: &Manifests) -> Result<Summary, 
         match rows {
             Some(rows) => {
                 let now = follower.look(ports, job, rows, summary.as_ref()).await?;
-                progress.update(now.done, rows, &note(now, rows, began.elapsed()));
+                if !now.by_part || now.done != moved.0 {
+                    moved = (now.done, began.elapsed());
+                }
+                progress.update(now.done, rows, &note(now, rows, moved.1));
             }
             None if !worried && began.elapsed() > WORRY_AFTER => {
                 worried = true;
