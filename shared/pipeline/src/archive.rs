@@ -1,9 +1,10 @@
 //! Keeping the pictures: the addresses that image APIs hand out expire.
 
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::{
     keys::{self, Catalog},
@@ -14,8 +15,9 @@ use crate::{
 
 /// The largest picture that is kept, in bytes.
 pub const MAX_PICTURE_BYTES: usize = 32 * 1024 * 1024;
-/// Pictures of one row that are fetched at once.
-const AT_ONCE: usize = 4;
+/// Pictures that a process fetches at once, whatever the number of its rows: what they take in memory does not grow with the
+/// batch.
+pub const AT_ONCE: usize = 16;
 /// Tries at fetching one picture.
 const TRIES: usize = 3;
 
@@ -50,10 +52,14 @@ pub struct Archived {
 
 /// Keeps pictures under `images/`. Never fails as a whole: a picture that cannot be kept does not lose the paid result.
 /// The same pictures kept twice give the same objects.
-pub async fn keep(ports: &Ports, catalog: &Catalog, sku: &str, pictures: &[(usize, Picture)]) -> Archived {
-    // Collected first: the compiler cannot see that a stream over a borrowing closure may change threads.
-    let keeping: Vec<_> = pictures.iter().map(|(n, picture)| keep_one(ports, catalog, sku, *n, picture)).collect();
-    let kept: Vec<_> = stream::iter(keeping).buffered(AT_ONCE).collect().await;
+pub async fn keep(
+    ports: &Ports,
+    places: &Semaphore,
+    catalog: &Catalog,
+    sku: &str,
+    pictures: &[(usize, Picture)],
+) -> Archived {
+    let kept = join_all(pictures.iter().map(|(n, picture)| keep_one(ports, places, catalog, sku, *n, picture))).await;
     let mut archived = Archived::default();
     let mut errors = Vec::new();
     for ((n, _), outcome) in pictures.iter().zip(kept) {
@@ -66,7 +72,19 @@ pub async fn keep(ports: &Ports, catalog: &Catalog, sku: &str, pictures: &[(usiz
     archived
 }
 
-async fn keep_one(ports: &Ports, catalog: &Catalog, sku: &str, n: usize, picture: &Picture) -> Result<Asset, String> {
+async fn keep_one(
+    ports: &Ports,
+    places: &Semaphore,
+    catalog: &Catalog,
+    sku: &str,
+    n: usize,
+    picture: &Picture,
+) -> Result<Asset, String> {
+    // What came inline is in memory already, and waiting would keep a paid outcome from being recorded.
+    let _place = match picture {
+        Picture::Url(_) => places.acquire().await.ok(),
+        Picture::Inline(_) => None,
+    };
     let bytes = match picture {
         Picture::Inline(bytes) => bytes.clone(),
         Picture::Url(url) => fetch(ports, url).await.map_err(|error| error.to_string())?,

@@ -350,6 +350,7 @@ impl<'a> Row<'a> {
         };
         if died {
             ports.journal.note(Fact::OutcomeUnknown);
+            tracing::warn!("another worker died during a call, which may have been billed");
         }
         let held = Held { entry, etag, nonce };
         let in_time = ports.clock.now().checked_add(settings.request_timeout).is_ok_and(|end| end < until);
@@ -406,6 +407,7 @@ impl<'a> Row<'a> {
             }
             Verdict::Unknown => {
                 ports.journal.note(Fact::OutcomeUnknown);
+                tracing::warn!(code = shorten_code(&error), "the call may have been billed");
                 let unknown = held.entry.spent.unknown + 1;
                 if unknown > settings.unknown_outcome_retries {
                     return self.conclude(held, Entry::count_unknown, self.unknown_failure(&error, latency_ms)).await;
@@ -425,6 +427,7 @@ impl<'a> Row<'a> {
                 ports.journal.note(Fact::Held);
                 // The breaker first: if this worker dies here, the claim dies with it, but nobody burns on.
                 let code = shorten_code(&error);
+                tracing::warn!(code, "the account cannot pay, or its key is wrong; calls are held back");
                 let reason = shorten(error.to_string());
                 let hold = worker.breaker.trip(ports, probe, &code, &reason).await;
                 match self.release(held, |entry| entry.calls -= 1).await? {
@@ -533,7 +536,8 @@ impl<'a> Row<'a> {
             generated.pictures.iter().cloned().partition(|picture| matches!(picture, Picture::Url(_)));
         // These exist nowhere but in this answer; those behind addresses can be fetched again after a death.
         let inline: Vec<_> = (urls.len() + 1..).zip(inline).collect();
-        let kept = archive::keep(ports, &self.message.catalog, &self.message.sku, &inline).await;
+        let kept =
+            archive::keep(ports, &self.host.worker.pictures, &self.message.catalog, &self.message.sku, &inline).await;
         let outcome = Outcome {
             job: self.message.job.clone(),
             row: self.message.row,
@@ -646,10 +650,10 @@ impl<'a> Row<'a> {
 
     /// Keeps the pictures behind the addresses, and notes them in the ledger for rows that reuse the outcome.
     async fn keep_pictures(&self, outcome: &mut Outcome, paid_here: bool) {
-        let Host { ports, .. } = self.host;
+        let Host { ports, worker, .. } = self.host;
         let urls = outcome.image_urls.iter().cloned().zip(1..).map(|(url, n)| (n, Picture::Url(url)));
         let pictures: Vec<_> = urls.collect();
-        let keep = archive::keep(ports, &self.message.catalog, &self.message.sku, &pictures);
+        let keep = archive::keep(ports, &worker.pictures, &self.message.catalog, &self.message.sku, &pictures);
         match tokio::time::timeout(ARCHIVE_TIMEOUT.min(self.host.left().saturating_sub(AFTER_CALL / 2)), keep).await {
             Ok(kept) => {
                 let urls = outcome.image_urls.len();

@@ -9,6 +9,7 @@ pub mod breaker;
 pub mod check;
 pub mod classify;
 pub mod columns;
+pub mod cost;
 pub mod generate;
 pub mod guardrail;
 pub mod intake;

@@ -1,6 +1,8 @@
 //! What a process remembers between messages. Made once; losing it loses nothing but time.
 
-use crate::{breaker::Breaker, guardrail::Guardrail, pace::Pace, ports::Clock, settings::GenerateSettings};
+use tokio::sync::Semaphore;
+
+use crate::{archive, breaker::Breaker, guardrail::Guardrail, pace::Pace, ports::Clock, settings::GenerateSettings};
 
 /// The state of one generator process.
 pub struct Worker {
@@ -12,6 +14,8 @@ pub struct Worker {
     pub breaker: Breaker,
     /// Which jobs have been stopped.
     pub guardrail: Guardrail,
+    /// Places for pictures that are held in memory while they are kept.
+    pub pictures: Semaphore,
 }
 
 impl Worker {
@@ -23,6 +27,7 @@ impl Worker {
             pace: Pace::new(settings.requests_per_minute),
             breaker: Breaker::default(),
             guardrail: Guardrail::new(settings.max_failed_percent),
+            pictures: Semaphore::new(archive::AT_ONCE),
         }
     }
 }

@@ -1,0 +1,341 @@
+//! What AWS takes for a catalog, beside what the API takes: how often the use cases call what, times assumed prices.
+//!
+//! `docs/cost.md` prints what this computes, and a test holds the counts against the simulation's.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{archive, keys::ROWS_PER_PART};
+
+/// US dollars, us-east-1, on demand, without free tiers: AWS's public price lists as known in November 2026. An assumption.
+pub mod prices {
+    /// One GB-second of Lambda on arm64.
+    pub const LAMBDA_GB_SECOND_ARM: f64 = 0.000_013_333_4;
+    /// One GB-second of Lambda on x86_64.
+    pub const LAMBDA_GB_SECOND_X86: f64 = 0.000_016_666_7;
+    /// One invocation.
+    pub const LAMBDA_REQUEST: f64 = 0.20e-6;
+    /// One request to a standard queue, per 64 KiB.
+    pub const SQS_REQUEST: f64 = 0.40e-6;
+    /// One PUT, POST or LIST.
+    pub const S3_WRITE: f64 = 5e-6;
+    /// One GET or HEAD.
+    pub const S3_READ: f64 = 0.4e-6;
+    /// One GB in S3 Standard for a month.
+    pub const S3_GB_MONTH: f64 = 0.023;
+    /// One GB taken in by CloudWatch Logs.
+    pub const LOGS_GB: f64 = 0.50;
+    /// One trace recorded by X-Ray.
+    pub const TRACE: f64 = 5e-6;
+    /// One custom metric for a month, by the hours in which it gets data.
+    pub const METRIC_MONTH: f64 = 0.30;
+    /// One state transition of a standard workflow of Step Functions.
+    pub const TRANSITION: f64 = 25e-6;
+    /// One execution of an express workflow.
+    pub const EXPRESS_REQUEST: f64 = 1e-6;
+    /// One GB-second of an express workflow, in steps of 64 MB.
+    pub const EXPRESS_GB_SECOND: f64 = 0.000_016_67;
+}
+
+/// What a picture weighs: a PNG of 1024x1024 in high quality. An assumption.
+pub const PICTURE_MB: f64 = 2.0;
+/// CPU seconds for keeping one MB: TLS in and out, two SHA-256, a checksum, copies. `openssl speed` says 1.6 ms of a core for the
+/// ciphers and hashes alone; the rest is an assumption.
+pub const KEEP_CPU_PER_MB: f64 = 0.005;
+/// CPU seconds of a row without its pictures: nine small requests over TLS. An assumption on the safe side.
+pub const ROW_CPU: f64 = 0.004;
+/// Seconds of the store calls around a call, one after the other.
+pub const STORE_SECONDS: f64 = 0.3;
+/// Seconds of fetching and writing a picture, of which a process has [`archive::AT_ONCE`] in hand.
+pub const KEEP_SECONDS: f64 = 0.5;
+/// The memory that gets one whole CPU, in MB.
+pub const MB_PER_CPU: f64 = 1_769.0;
+/// Seconds of an invocation of the merger that finds no part to write: some ten store calls, one after the other.
+const LOOK_SECONDS: f64 = 0.25;
+/// Seconds of writing one part, with its share of the manifest and all that is written with it.
+const PART_SECONDS: f64 = 1.0;
+/// Rows that a splitter sends per second.
+const SPLIT_PER_SECOND: f64 = 5_000.0;
+/// Bytes in the log: of a row, and of an invocation with Lambda's own three lines and the metrics.
+const LOG_BYTES: (f64, f64) = (600.0, 2_000.0);
+/// Custom metrics of a stack, one for each value of a dimension.
+pub const METRICS: f64 = 24.0;
+/// Seconds in which X-Ray records every first invocation, and the share that it records of the others.
+const TRACED_SHARE: f64 = 0.05;
+/// Kilobytes that stand for each row when its job is done: three versions of its ledger entry, its result, the same line in part and
+/// manifest, its card on the contact sheet.
+const ROW_KB: f64 = 3.0 * 1.4 + 3.0 * 1.7 + 2.2;
+const SECONDS_PER_MONTH: f64 = 730.0 * 3_600.0;
+
+/// How the functions run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Deployment {
+    /// On Graviton.
+    pub arm: bool,
+    /// Memory of the generator, in MB.
+    pub generator_mb: u32,
+    /// Memory of the splitter, in MB.
+    pub splitter_mb: u32,
+    /// Memory of the merger, in MB.
+    pub merger_mb: u32,
+    /// Rows per invocation of the generator.
+    pub batch: u32,
+    /// Generators at once.
+    pub generators: u32,
+    /// Result events per invocation of the merger, at most.
+    pub merge_batch: u32,
+    /// Seconds for which result events are collected, at most.
+    pub merge_window: u32,
+    /// Whether pictures are kept.
+    pub archive: bool,
+}
+
+impl Default for Deployment {
+    /// The template's.
+    fn default() -> Self {
+        Self {
+            arm: false,
+            generator_mb: 256,
+            splitter_mb: 1_769,
+            merger_mb: 1_769,
+            batch: 3,
+            generators: 2,
+            merge_batch: 1_000,
+            merge_window: 10,
+            archive: true,
+        }
+    }
+}
+
+/// What there is to do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Work {
+    /// Rows of the catalog.
+    pub rows: u64,
+    /// Those that the splitter rejects.
+    pub rejected: u64,
+    /// Calls of the API: one for each different request that is not paid for yet.
+    pub calls: u64,
+    /// Pictures that they bring.
+    pub images: u64,
+    /// Until an answer comes.
+    pub seconds_per_call: f64,
+}
+
+impl Work {
+    /// So many different rows with four pictures each.
+    #[must_use]
+    pub fn of(rows: u64, seconds_per_call: f64) -> Self {
+        Self { rows, rejected: 0, calls: rows, images: 4 * rows, seconds_per_call }
+    }
+}
+
+/// Requests to S3, as it charges them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Requests {
+    /// GET and HEAD.
+    pub reads: f64,
+    /// PUT, POST and LIST.
+    pub writes: f64,
+}
+
+impl Requests {
+    /// What they cost.
+    #[must_use]
+    pub fn usd(self) -> f64 {
+        self.reads * prices::S3_READ + self.writes * prices::S3_WRITE
+    }
+}
+
+/// What AWS takes for a job, in US dollars.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AwsCost {
+    /// All of it, but what stays.
+    pub total_usd: f64,
+    /// The three functions.
+    pub lambda_usd: f64,
+    /// The two queues.
+    pub sqs_usd: f64,
+    /// Requests to the bucket.
+    pub s3_usd: f64,
+    /// Logs, metrics and traces.
+    pub watching_usd: f64,
+    /// Each month for what then stands in the bucket, pictures above all.
+    pub storage_usd_per_month: f64,
+}
+
+impl Deployment {
+    /// The template's, with as many generators as so many calls at once take.
+    #[must_use]
+    pub fn calling(at_once: u32) -> Self {
+        let default = Self::default();
+        Self { generators: at_once.div_ceil(default.batch).max(1), ..default }
+    }
+
+    /// Calls of the API at once.
+    #[must_use]
+    pub fn at_once(&self) -> u64 {
+        u64::from(self.batch) * u64::from(self.generators)
+    }
+
+    /// From the first call to the last answer.
+    #[must_use]
+    pub fn seconds(&self, work: &Work) -> f64 {
+        work.calls.div_ceil(self.at_once().max(1)) as f64 * self.generator_seconds(work)
+    }
+
+    /// What one GB-second costs.
+    fn gb_second(&self) -> f64 {
+        if self.arm { prices::LAMBDA_GB_SECOND_ARM } else { prices::LAMBDA_GB_SECOND_X86 }
+    }
+
+    fn lambda(&self, invocations: f64, seconds: f64, mb: u32) -> f64 {
+        let gb = f64::from(mb) / 1_024.0;
+        invocations * (prices::LAMBDA_REQUEST + seconds * gb * self.gb_second())
+    }
+
+    /// One invocation of the generator. All its rows wait at the same time; their CPU time adds up.
+    #[must_use]
+    pub fn generator_seconds(&self, work: &Work) -> f64 {
+        let batch = f64::from(self.batch);
+        let kept = if self.archive { batch * work.images as f64 / work.calls.max(1) as f64 } else { 0.0 };
+        let cpu = batch * ROW_CPU + kept * PICTURE_MB * KEEP_CPU_PER_MB;
+        let waves = (kept / archive::AT_ONCE as f64).ceil();
+        let busy = (cpu / (f64::from(self.generator_mb) / MB_PER_CPU).min(1.0)).max(waves * KEEP_SECONDS);
+        work.seconds_per_call + STORE_SECONDS + busy
+    }
+
+    fn generations(&self, work: &Work) -> f64 {
+        work.calls as f64 / f64::from(self.batch)
+    }
+
+    /// What the generators cost.
+    #[must_use]
+    pub fn generator_usd(&self, work: &Work) -> f64 {
+        self.lambda(self.generations(work), self.generator_seconds(work), self.generator_mb)
+    }
+
+    /// Invocations of the merger: full batches, or one for each window.
+    #[must_use]
+    pub fn merges(&self, work: &Work) -> f64 {
+        let rows = work.rows as f64;
+        (rows / f64::from(self.merge_batch)).max((self.seconds(work) / f64::from(self.merge_window)).min(rows)).max(1.0)
+    }
+
+    /// What Lambda, S3, SQS and CloudWatch take.
+    #[must_use]
+    pub fn cost(&self, work: &Work) -> AwsCost {
+        let (rows, calls) = (work.rows as f64, work.calls as f64);
+        let (merges, parts) = (self.merges(work), rows / ROWS_PER_PART as f64);
+        let merge_seconds = LOOK_SECONDS * merges + PART_SECONDS * parts;
+        let lambda_usd = self.generator_usd(work)
+            + self.lambda(1.0, rows / SPLIT_PER_SECOND, self.splitter_mb)
+            + self.lambda(merges, merge_seconds / merges, self.merger_mb);
+        let s3 = [splitter_requests(work), generator_requests(work, self.archive), merger_requests(work, merges)];
+        // Sent, received and deleted, ten at a time where there are ten; result events come from S3 one by one, and a poller
+        // that waits takes each as it comes.
+        let of_rows = 0.1 + 2.0 / f64::from(self.batch.min(10));
+        let of_events = 1.0 + 1.0 + 0.1;
+        let sqs_usd = rows * (of_rows + of_events) * prices::SQS_REQUEST;
+        let invocations = self.generations(work) + merges + 1.0;
+        let log_gb = (rows * LOG_BYTES.0 + invocations * LOG_BYTES.1) / 1e9;
+        let seconds = self.seconds(work);
+        let traces = invocations.min(seconds + TRACED_SHARE * invocations);
+        let hours = (seconds / 3_600.0).ceil() * 3_600.0;
+        let watching_usd = log_gb * prices::LOGS_GB
+            + traces * prices::TRACE
+            + METRICS * prices::METRIC_MONTH * hours / SECONDS_PER_MONTH;
+        let s3_usd = s3.into_iter().map(Requests::usd).sum();
+        let kept_gb = if self.archive { work.images as f64 * PICTURE_MB / 1_000.0 } else { 0.0 };
+        let row_gb = calls.max(rows) * ROW_KB / 1e6;
+        AwsCost {
+            total_usd: lambda_usd + sqs_usd + s3_usd + watching_usd,
+            lambda_usd,
+            sqs_usd,
+            s3_usd,
+            watching_usd,
+            storage_usd_per_month: (kept_gb + row_gb) * prices::S3_GB_MONTH,
+        }
+    }
+}
+
+impl AwsCost {
+    /// To the cent: more would look like more than an estimate.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        let cent = |usd: f64| (usd * 100.0).round() / 100.0;
+        Self {
+            total_usd: cent(self.total_usd),
+            lambda_usd: cent(self.lambda_usd),
+            sqs_usd: cent(self.sqs_usd),
+            s3_usd: cent(self.s3_usd),
+            watching_usd: cent(self.watching_usd),
+            storage_usd_per_month: cent(self.storage_usd_per_month),
+        }
+    }
+}
+
+/// Read: the catalog twice, `job.json`, the checkpoint. Written: `job.json`, a checkpoint first and after each 2,000 rows, a result for
+/// each rejected row.
+#[must_use]
+pub fn splitter_requests(work: &Work) -> Requests {
+    Requests { reads: 4.0, writes: 2.0 + work.rows.div_ceil(2_000) as f64 + work.rejected as f64 }
+}
+
+/// Read: the row's result, its ledger entry, the breaker. Written: claim, outcome, result. With pictures kept: each of them, and the
+/// entry once more, to name them. A row that shares an outcome reads twice and writes its result.
+#[must_use]
+pub fn generator_requests(work: &Work, archive: bool) -> Requests {
+    let calls = work.calls as f64;
+    let shared = work.rows.saturating_sub(work.rejected + work.calls) as f64;
+    let kept = if archive { 1.0 } else { 0.0 };
+    Requests {
+        reads: calls * (3.0 + kept) + shared * 2.0,
+        writes: calls * (3.0 + kept) + work.images as f64 * kept + shared,
+    }
+}
+
+/// Each result is read once, and one part in ten again, because two mergers have seen it fill at once. Each batch of events reads
+/// `job.json`, and looks for and lists the part that changed. A full part is written, and three batches look at all that stands; it is
+/// read for the counts and, in the end, for manifest, `failed.csv` and contact sheet.
+#[must_use]
+pub fn merger_requests(work: &Work, merges: f64) -> Requests {
+    let parts = work.rows.div_ceil(ROWS_PER_PART) as f64;
+    Requests { reads: 1.1 * work.rows as f64 + 2.0 * merges + 31.0 * parts, writes: merges + 12.0 * parts }
+}
+
+/// One million rows in other ways, Lambda and what feeds it only: what the batches save.
+pub mod elsewhere {
+    use super::{Deployment, Work, prices};
+
+    /// The same calls in batches from a queue.
+    #[must_use]
+    pub fn queue(deployment: &Deployment, work: &Work) -> f64 {
+        let of_rows = 0.1 + 2.0 / f64::from(deployment.batch.min(10));
+        lambda(deployment, work) + work.rows as f64 * of_rows * prices::SQS_REQUEST
+    }
+
+    /// Step Functions' distributed map, one row in each child: standard workflows, two transitions each.
+    #[must_use]
+    pub fn map_of_standard(deployment: &Deployment, work: &Work) -> f64 {
+        lambda(deployment, work) + work.rows as f64 * 2.0 * prices::TRANSITION
+    }
+
+    /// The same with express workflows in 64 MB: the transition that starts each, its request and its duration.
+    #[must_use]
+    pub fn map_of_express(deployment: &Deployment, work: &Work) -> f64 {
+        let child = prices::EXPRESS_REQUEST + work.seconds_per_call * 0.0625 * prices::EXPRESS_GB_SECOND;
+        lambda(deployment, work) + work.rows as f64 * (prices::TRANSITION + child)
+    }
+
+    /// One object for each row, written and read once.
+    #[must_use]
+    pub fn object_per_row(rows: u64) -> f64 {
+        rows as f64 * (prices::S3_WRITE + prices::S3_READ)
+    }
+
+    /// Only the waiting, as whoever compares does it.
+    fn lambda(deployment: &Deployment, work: &Work) -> f64 {
+        deployment.lambda(deployment.generations(work), work.seconds_per_call, deployment.generator_mb)
+    }
+}
