@@ -345,7 +345,8 @@ class Stack:
         self.ids = {found["LogicalResourceId"]: found["PhysicalResourceId"] for found in resources}
         described = cloudformation.describe_stacks(StackName=local.STACK)["Stacks"][0]
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
-        secret = self.client("secretsmanager").list_secrets()["SecretList"][0]["ARN"]
+        generator = self.client("lambda").get_function_configuration(FunctionName=self.id("Generator"))
+        secret = generator["Environment"]["Variables"]["API_KEY_SECRET_ARN"]
         # What the table calls a resource, and its ARN.
         self.names = {"bucket": f"arn:aws:s3:::{self.bucket}", "secret": secret, "Notices": self.id("Notices")}
         for name in ("RowsQueue", "RetryQueue", "MergeQueue", "SplitterFailures"):
