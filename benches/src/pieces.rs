@@ -1,13 +1,20 @@
 //! What is measured as a process of its own: the floors, and of our own code what no binary runs alone. Each does its work
 //! as plainly as the libraries allow, on one thread as the functions do.
 
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use aws_config::BehaviorVersion;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use csv::ByteRecord;
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream, stream::FuturesUnordered};
+use futures::{
+    FutureExt as _, StreamExt as _, TryStreamExt as _, future::LocalBoxFuture, stream, stream::FuturesUnordered,
+};
+use nix::time::{ClockId, clock_gettime};
 use packshot_aws::clock::SystemClock;
 use packshot_benches::samples;
 use packshot_pipeline::{
@@ -19,6 +26,7 @@ use packshot_pipeline::{
     split::validate,
 };
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use tokio::time::Instant;
 
 use crate::{Outcome, stand_ins::BUCKET};
 
@@ -43,121 +51,157 @@ pub(crate) enum Piece {
     Generate { url: String, count: u64, in_flight: usize },
 }
 
+/// Does the piece and prints what it took, in microseconds: of CPU, and by the clock. The start of the process is not counted,
+/// because that of a function is not either.
+#[expect(clippy::print_stdout, reason = "the harness reads it")]
 pub(crate) async fn run(piece: Piece) -> Outcome<()> {
-    match piece {
-        Piece::Csv { file } => {
-            let mut reader = csv::Reader::from_path(file)?;
-            let (mut record, mut bytes) = (ByteRecord::new(), 0);
-            while reader.read_byte_record(&mut record)? {
-                bytes += record.as_slice().len();
+    let clients = Clients::new().await;
+    if let Some(warm_up) = piece.warm_up() {
+        clients.work(warm_up).await?;
+    }
+    let (cpu, begun) = (cpu_time()?, Instant::now());
+    clients.work(piece).await?;
+    println!("{} {}", (cpu_time()? - cpu).as_micros(), begun.elapsed().as_micros());
+    Ok(())
+}
+
+fn cpu_time() -> Outcome<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
+}
+
+impl Piece {
+    /// What is compared with a function that runs already has its connections open, too.
+    fn warm_up(&self) -> Option<Self> {
+        match self {
+            Self::Put { in_flight, .. } => Some(Self::Put { count: *in_flight as u64, in_flight: *in_flight }),
+            Self::Call { url, in_flight, .. } => {
+                Some(Self::Call { url: url.clone(), count: *in_flight as u64, in_flight: *in_flight })
             }
-            std::hint::black_box(bytes);
-            Ok(())
+            Self::Generate { url, in_flight, .. } => {
+                Some(Self::Generate { url: url.clone(), count: *in_flight as u64, in_flight: *in_flight })
+            }
+            _ => None,
         }
-        Piece::Message { file } => {
-            messages(&file)?.try_for_each(|message| message.map(|text| drop(std::hint::black_box(text))))
+    }
+}
+
+struct Clients {
+    s3: aws_sdk_s3::Client,
+    sqs: aws_sdk_sqs::Client,
+    http: reqwest::Client,
+}
+
+impl Clients {
+    /// As our functions configure them, and otherwise as the libraries come.
+    async fn new() -> Self {
+        let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
+        let s3 = aws_sdk_s3::config::Builder::from(&config)
+            .force_path_style(true)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build();
+        Self {
+            s3: aws_sdk_s3::Client::from_conf(s3),
+            sqs: aws_sdk_sqs::Client::new(&config),
+            http: reqwest::Client::new(),
         }
-        Piece::Validate { file } => validate_file(file).await,
-        Piece::Send { file, queue_url, in_flight } => send(&file, &queue_url, in_flight).await,
-        Piece::Put { count, in_flight } => {
-            let s3 = s3().await;
-            all(in_flight, (0..count).map(|n| put(&s3, format!("put/{n:09}"), 500).boxed_local())).await
+    }
+
+    async fn work(&self, piece: Piece) -> Outcome<()> {
+        match piece {
+            Piece::Csv { file } => {
+                let mut reader = csv::Reader::from_path(file)?;
+                let (mut record, mut bytes) = (ByteRecord::new(), 0);
+                while reader.read_byte_record(&mut record)? {
+                    bytes += record.as_slice().len();
+                }
+                std::hint::black_box(bytes);
+                Ok(())
+            }
+            Piece::Message { file } => messages(&file)?.try_for_each(|message| {
+                std::hint::black_box(message?);
+                Ok(())
+            }),
+            Piece::Validate { file } => validate_file(file).await,
+            Piece::Send { file, queue_url, in_flight } => self.send(&file, &queue_url, in_flight).await,
+            Piece::Put { count, in_flight } => {
+                all(in_flight, (0..count).map(|n| self.put(format!("put/{n:09}"), 500).boxed_local())).await
+            }
+            Piece::Get { job, count, in_flight } => {
+                let job = JobId::parse(&job).ok_or("no job id")?;
+                let key = |row| keys::result(&job, row, &samples::sku(row));
+                all(in_flight, (1..=count).map(|row| self.get(key(row)).boxed_local())).await
+            }
+            Piece::Call { url, count, in_flight } => {
+                all(in_flight, (0..count).map(|n| self.call(&url, n).boxed_local())).await
+            }
+            Piece::Generate { url, count, in_flight } => {
+                all(in_flight, (0..count).map(|n| self.generate(&url, n).boxed_local())).await
+            }
         }
-        Piece::Get { job, count, in_flight } => get(&job, count, in_flight).await,
-        Piece::Call { url, count, in_flight } => {
-            let http = reqwest::Client::new();
-            all(in_flight, (0..count).map(|n| call(&http, &url, n).boxed_local())).await
+    }
+
+    async fn put(&self, key: String, bytes: usize) -> Outcome<()> {
+        self.s3.put_object().bucket(BUCKET).key(key).body(vec![b'x'; bytes].into()).send().await?;
+        Ok(())
+    }
+
+    async fn get(&self, key: String) -> Outcome<()> {
+        let answer = self.s3.get_object().bucket(BUCKET).key(key).send().await?;
+        std::hint::black_box(answer.body.collect().await?.into_bytes());
+        Ok(())
+    }
+
+    async fn call(&self, url: &str, row: u64) -> Outcome<()> {
+        let call = self.http.post(url).bearer_auth("bench-key-0123456789").json(&samples::request(row));
+        std::hint::black_box(call.send().await?.error_for_status()?.bytes().await?);
+        Ok(())
+    }
+
+    async fn generate(&self, url: &str, row: u64) -> Outcome<()> {
+        self.put(format!("claim/{row:09}"), 450).await?;
+        self.call(url, row).await?;
+        self.put(format!("claim/{row:09}"), 900).await?;
+        self.put(format!("result/{row:09}"), 900).await
+    }
+
+    async fn send(&self, file: &Path, queue_url: &str, in_flight: usize) -> Outcome<()> {
+        let mut messages = messages(file)?;
+        let mut sending = FuturesUnordered::new();
+        loop {
+            let entries: Vec<_> = messages
+                .by_ref()
+                .take(10)
+                .enumerate()
+                .map(|(index, message)| {
+                    let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(message?);
+                    Ok(entry.build()?)
+                })
+                .collect::<Outcome<_>>()?;
+            if entries.is_empty() {
+                break;
+            }
+            sending.push(self.sqs.send_message_batch().queue_url(queue_url).set_entries(Some(entries)).send());
+            if sending.len() == in_flight
+                && let Some(sent) = sending.next().await
+            {
+                sent?;
+            }
         }
-        Piece::Generate { url, count, in_flight } => {
-            let (s3, http) = (s3().await, reqwest::Client::new());
-            let row = async |n: u64| {
-                put(&s3, format!("claim/{n:09}"), 450).await?;
-                call(&http, &url, n).await?;
-                put(&s3, format!("claim/{n:09}"), 900).await?;
-                put(&s3, format!("result/{n:09}"), 900).await
-            };
-            let row = &row;
-            all(in_flight, (0..count).map(|n| async move { row(n).await }.boxed_local())).await
+        while let Some(sent) = sending.next().await {
+            sent?;
         }
+        Ok(())
     }
 }
 
 /// Runs the futures, so many at once.
-async fn all<'f>(
-    at_once: usize,
-    work: impl Iterator<Item = futures::future::LocalBoxFuture<'f, Outcome<()>>>,
-) -> Outcome<()> {
+async fn all<'f>(at_once: usize, work: impl Iterator<Item = LocalBoxFuture<'f, Outcome<()>>>) -> Outcome<()> {
     stream::iter(work).buffer_unordered(at_once).try_collect().await
 }
 
-/// As our functions configure it, and otherwise as the SDK comes.
-async fn s3() -> aws_sdk_s3::Client {
-    let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
-    let config = aws_sdk_s3::config::Builder::from(&config)
-        .force_path_style(true)
-        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .build();
-    aws_sdk_s3::Client::from_conf(config)
-}
-
-async fn put(s3: &aws_sdk_s3::Client, key: String, bytes: usize) -> Outcome<()> {
-    s3.put_object().bucket(BUCKET).key(key).body(vec![b'x'; bytes].into()).send().await?;
-    Ok(())
-}
-
-async fn get(job: &str, count: u64, in_flight: usize) -> Outcome<()> {
-    let (s3, job) = (s3().await, JobId::parse(job).ok_or("no job id")?);
-    let one = async |row: u64| {
-        let key = keys::result(&job, row, &samples::sku(row));
-        let answer = s3.get_object().bucket(BUCKET).key(key).send().await?;
-        std::hint::black_box(answer.body.collect().await?.into_bytes());
-        Ok(())
-    };
-    let one = &one;
-    all(in_flight, (1..=count).map(|row| async move { one(row).await }.boxed_local())).await
-}
-
-async fn call(http: &reqwest::Client, url: &str, row: u64) -> Outcome<()> {
-    let request = samples::request(row);
-    let answer = http.post(url).bearer_auth("bench-key-0123456789").json(&request).send().await?.error_for_status()?;
-    std::hint::black_box(answer.bytes().await?);
-    Ok(())
-}
-
-async fn send(file: &std::path::Path, queue_url: &str, in_flight: usize) -> Outcome<()> {
-    let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
-    let sqs = aws_sdk_sqs::Client::new(&config);
-    let mut messages = messages(file)?;
-    let mut sending = FuturesUnordered::new();
-    loop {
-        let entries: Vec<_> = messages
-            .by_ref()
-            .take(10)
-            .enumerate()
-            .map(|(index, message)| {
-                let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(message?);
-                Ok(entry.build()?)
-            })
-            .collect::<Outcome<_>>()?;
-        if entries.is_empty() {
-            break;
-        }
-        sending.push(sqs.send_message_batch().queue_url(queue_url).set_entries(Some(entries)).send());
-        if sending.len() == in_flight
-            && let Some(sent) = sending.next().await
-        {
-            sent?;
-        }
-    }
-    while let Some(sent) = sending.next().await {
-        sent?;
-    }
-    Ok(())
-}
-
 /// A message as long as ours, by the shortest way from a record.
-fn messages(file: &std::path::Path) -> Outcome<impl Iterator<Item = Outcome<String>>> {
+fn messages(file: &Path) -> Outcome<impl Iterator<Item = Outcome<String>>> {
     let mut reader = csv::Reader::from_path(file)?;
     let header = reader.headers()?.clone();
     let mut record = csv::StringRecord::new();

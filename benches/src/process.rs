@@ -62,6 +62,11 @@ impl Process {
         self.pid
     }
 
+    /// Where what it prints goes.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// CPU time of all its threads so far, those that have ended included.
     pub(crate) fn cpu(&self) -> Outcome<Duration> {
         let time = clock_gettime(clock_getcpuclockid(self.pid)?)?;

@@ -10,6 +10,7 @@ use std::{
     io::BufRead as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use packshot_benches::samples;
@@ -134,11 +135,16 @@ impl Bench {
         Ok(path)
     }
 
-    /// Runs one of [`crate::pieces`] to its end.
+    /// Runs one of [`crate::pieces`] to its end. CPU and time are of the piece itself, without the start of its process.
     async fn piece(&self, arguments: &[&str]) -> Outcome<Usage> {
         let arguments = [&["piece"], arguments].concat();
         let process = Process::start(&std::env::current_exe()?, &arguments, &self.stand_ins.environment, self.dir())?;
-        process.finish(&[0]).await
+        let log = process.log();
+        let whole = process.finish(&[0]).await?;
+        let text = std::fs::read_to_string(log)?;
+        let (cpu, wall) = text.trim().split_once(' ').ok_or("a piece that does not say what it took")?;
+        let micros = |text: &str| text.parse().map(Duration::from_micros);
+        Ok(Usage { cpu: micros(cpu)?, wall: micros(wall)?, ..whole })
     }
 
     /// Starts a function as `cargo build --release` made it, with further variables.
