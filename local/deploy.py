@@ -27,7 +27,6 @@ FUNCTIONS = ["splitter", "generator", "merger"]
 MACHINES = {"x86_64": 62, "arm64": 183}
 # What the generator needs beside a call: see AFTER_CALL in shared/pipeline/src/generate.rs.
 AFTER_CALL_SECONDS = 30
-BUCKET_NAME = 'BucketName: !Sub "${AWS::StackName}-${AWS::AccountId}-${AWS::Region}"'
 
 
 class Problems(Exception):
@@ -254,7 +253,7 @@ def apply(client, stack, code_bucket, template, parameters, take_over=False):
     # Over CloudFormation's limit for a template in the request itself.
     key = f"{stack}/template-{hashlib.sha256(template.encode()).hexdigest()[:16]}.yaml"
     client("s3").put_object(Bucket=code_bucket, Key=key, Body=template.encode())
-    url = client("s3").generate_presigned_url("get_object", Params={"Bucket": code_bucket, "Key": key}, ExpiresIn=3600)
+    url = f"{client('s3').meta.endpoint_url}/{code_bucket}/{key}"
     earlier = stack_of(client, stack)
     if earlier and earlier["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"):
         raise Problems(f"- the stack {stack} is {earlier['StackStatus']}; run make destroy first (it keeps the bucket)")
@@ -320,13 +319,17 @@ def deploy(options):
     config.parameters["ApiKeySecretArn"] = secret_of(client, config)
     code_bucket = f"packshot-code-{account}-{config.region}"
     config.save(code_bucket)
+    template = upload(client, config, code_bucket, options.bootstraps, template)
     if take_over:
         bucket = f"{config.stack}-{account}-{config.region}"
         say(f"The bucket {bucket} is there from an earlier stack and is taken over with everything in it.")
-        # CloudFormation takes over only what is named literally.
-        template = template.replace(BUCKET_NAME, f"BucketName: {bucket}")
-    template = upload(client, config, code_bucket, options.bootstraps, template)
-    outputs = apply(client, config.stack, code_bucket, template, config.parameters, take_over)
+        # CloudFormation takes over only what is named literally, and leaves it as it is, notifying functions that are gone.
+        # So it is taken over bare, and what the template says of it is a change that follows.
+        bare, found = re.subn(r"(?ms)^      BucketName: .*?(?=^  \w)", f"      BucketName: {bucket}\n\n", template)
+        if found != 1:
+            raise Problems("- template.yaml does not name the bucket once")
+        apply(client, config.stack, code_bucket, bare, config.parameters, take_over)
+    outputs = apply(client, config.stack, code_bucket, template, config.parameters)
     say(f"Deployed. Next: aws s3 cp shoes.csv s3://{outputs['BucketName']}/incoming/shoes.csv")
     print(json.dumps(outputs))
 

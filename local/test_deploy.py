@@ -98,6 +98,10 @@ def main():
         # Up again: over the same data. And down for good.
         assert "taken over with everything in it" in up()[1]
         assert client("s3").get_object(Bucket=bucket, Key="incoming/keep.txt")["Body"].read() == b"kept"
+        splitter = deploy.outputs_of(deploy.stack_of(client, STACK))["SplitterFunction"]
+        tells = client("s3").get_bucket_notification_configuration(Bucket=bucket)
+        assert tells["LambdaFunctionConfigurations"][0]["LambdaFunctionArn"].endswith(f":{splitter}"), tells
+        assert "is up to date" in up()[1]
         run("destroy", "--data", "delete", said=f"{bucket}\n")
         assert bucket not in [found["Name"] for found in client("s3").list_buckets()["Buckets"]]
 
