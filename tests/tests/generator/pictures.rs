@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use packshot_pipeline::{
-    archive::Asset,
+    archive::{self, Asset},
     ports::{FetchError, Picture},
 };
 use sha2::{Digest as _, Sha256};
@@ -95,6 +95,22 @@ async fn a_picture_that_cannot_be_kept_does_not_lose_the_row() {
         assert_eq!((completed.archive_error.as_deref(), rig.fetches()), (Some(error), fetches));
         assert_eq!(rig.calls().len(), 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_has_no_more_pictures_in_hand_than_a_process_can_hold() {
+    let rig = rig();
+    let messages: Vec<_> = (1..=10).map(|row| message(row, &format!("mug {row}"))).collect();
+    for row in 1..=10 {
+        let links: Vec<_> = (1..=4).map(|n| format!("https://pictures.test/{row}/{n}.png")).collect();
+        links.iter().for_each(|link| rig.picture(link, Ok(png(1, 1))));
+        rig.script(&format!("mug {row}"), [urls(&links.iter().map(String::as_str).collect::<Vec<_>>())]);
+    }
+    rig.run(&messages).await;
+    for message in &messages {
+        assert_eq!(rig.completed(message).await.assets.len(), 4);
+    }
+    assert_eq!((rig.fetches(), rig.most_fetches_at_once()), (40, archive::AT_ONCE as u64));
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,13 +16,14 @@ use jiff::Timestamp;
 use packshot::adapters::{MemoryQueue, MemoryStore, memory_queue::Depth};
 use packshot_pipeline::{
     generate::generate,
-    journal::Nobody,
+    journal::{Fact, Nobody},
     json,
     keys::{self, Catalog, JobId},
     ledger::Entry,
     message::RowMessage,
     ports::{
-        ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Outgoing, Picture, Ports, Precondition, Queue as _,
+        ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Journal, Outgoing, Picture, Ports, Precondition,
+        Queue as _,
     },
     request::Request,
     result::{Completed, Failed, RowResult},
@@ -125,6 +126,8 @@ pub(crate) struct ScriptedApi {
     calls: Mutex<Vec<Call>>,
     pictures: Mutex<BTreeMap<String, Result<Bytes, FetchError>>>,
     fetches: AtomicU64,
+    fetching: AtomicU64,
+    most_fetching: AtomicU64,
 }
 
 #[async_trait]
@@ -156,8 +159,23 @@ impl ImageApi for ScriptedApi {
 
     async fn fetch(&self, url: &str, _max_bytes: usize) -> Result<Bytes, FetchError> {
         self.fetches.fetch_add(1, Ordering::Relaxed);
+        let fetching = self.fetching.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_fetching.fetch_max(fetching, Ordering::Relaxed);
+        // So that the fetches of one batch are under way together, even where no time passes.
+        tokio::task::yield_now().await;
+        self.fetching.fetch_sub(1, Ordering::Relaxed);
         let picture = self.pictures.lock().unwrap().get(url).cloned();
         picture.unwrap_or_else(|| Err(FetchError::Refused { detail: format!("nothing at {url}") }))
+    }
+}
+
+/// A journal that keeps everything.
+#[derive(Default)]
+struct Facts(Mutex<Vec<Fact>>);
+
+impl Journal for Facts {
+    fn note(&self, fact: Fact) {
+        self.0.lock().unwrap().push(fact);
     }
 }
 
@@ -197,6 +215,7 @@ pub(crate) struct Rig {
     pub(crate) api: Arc<ScriptedApi>,
     pub(crate) rows: Arc<MemoryQueue>,
     pub(crate) retry: Arc<MemoryQueue>,
+    facts: Arc<Facts>,
 }
 
 impl Rig {
@@ -212,17 +231,18 @@ impl Rig {
         let api = Arc::new(ScriptedApi::default());
         let rows = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
         let retry = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
+        let facts = Arc::new(Facts::default());
         let ports = Ports {
             store: Arc::new(MemoryStore::new(clock.clone())),
             rows: rows.clone(),
             retry: retry.clone(),
             images: api.clone(),
             clock: clock.clone(),
-            journal: Arc::new(Nobody),
+            journal: facts.clone(),
             notices: Arc::new(Nobody),
         };
         let worker = Worker::new(&*clock, &settings);
-        Self { ports, settings, worker, api, rows, retry }
+        Self { ports, settings, worker, api, rows, retry, facts }
     }
 
     /// Another process in the same world.
@@ -234,6 +254,7 @@ impl Rig {
             api: self.api.clone(),
             rows: self.rows.clone(),
             retry: self.retry.clone(),
+            facts: self.facts.clone(),
         }
     }
 
@@ -309,6 +330,11 @@ impl Rig {
         assert!(killed, "the batch ended before it was killed");
     }
 
+    /// What has been told of all processes, in order.
+    pub(crate) fn facts(&self) -> Vec<Fact> {
+        self.facts.0.lock().unwrap().clone()
+    }
+
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.api.calls.lock().unwrap().clone()
     }
@@ -326,6 +352,10 @@ impl Rig {
 
     pub(crate) fn fetches(&self) -> u64 {
         self.api.fetches.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn most_fetches_at_once(&self) -> u64 {
+        self.api.most_fetching.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn read(&self, key: &str) -> Option<Bytes> {
