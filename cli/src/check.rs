@@ -194,6 +194,14 @@ pub fn report(check: &Check, ledger: Option<&str>) -> String {
             estimate.seconds_per_call,
         ),
     );
+    let aws = &estimate.aws;
+    line(
+        "on AWS",
+        format!(
+            "about {:.2} USD more for Lambda, S3, SQS and logs, and {:.2} USD a month for what is kept (docs/cost.md)",
+            aws.total_usd, aws.storage_usd_per_month
+        ),
+    );
     text.push_str(&rejects(found, usize::MAX));
     text
 }

@@ -6,6 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cost::{AwsCost, Deployment, Work},
     intake::Format,
     job::{Job, NotACatalog},
     keys::{self, JobId},
@@ -138,6 +139,8 @@ pub struct Estimate {
     pub concurrency: u16,
     /// As it was assumed.
     pub seconds_per_call: u64,
+    /// What AWS takes beside the API, where it runs there: at the template's defaults, but for the calls at once.
+    pub aws: AwsCost,
 }
 
 /// What an estimate assumes.
@@ -152,7 +155,15 @@ pub struct Assumed {
 }
 
 impl Assumed {
-    fn estimate(&self, amount: Amount) -> Estimate {
+    fn estimate(&self, job: &Job, amount: Amount) -> Estimate {
+        let deployment = Deployment::calling(self.concurrency.into());
+        let work = Work {
+            rows: job.rows,
+            rejected: job.rejected,
+            calls: amount.calls,
+            images: amount.images,
+            seconds_per_call: self.seconds_per_call as f64,
+        };
         Estimate {
             // To the cent: more would look like more than a guess.
             cost_usd: (amount.images as f64 * self.price_per_image * 100.0).round() / 100.0,
@@ -160,6 +171,7 @@ impl Assumed {
             price_per_image: self.price_per_image,
             concurrency: self.concurrency,
             seconds_per_call: self.seconds_per_call,
+            aws: deployment.cost(&work).rounded(),
         }
     }
 }
@@ -220,6 +232,7 @@ impl Survey {
         let mut rejects: Vec<_> = self.groups.into_values().collect();
         // Stable, so that equal counts stay in the order of their codes.
         rejects.sort_by_key(|group| std::cmp::Reverse(group.count));
+        let estimate = assumed.estimate(&job, to_make);
         let found = Found {
             format: job.format,
             export: job.export,
@@ -234,7 +247,7 @@ impl Survey {
             images: job.images,
             known,
             to_make,
-            estimate: assumed.estimate(to_make),
+            estimate,
         };
         let verdict = if job.rejected == 0 { Verdict::Clean } else { Verdict::Rejects };
         Check { v: VERSION, file, verdict, problem: None, found: Some(found) }
