@@ -21,7 +21,7 @@ soak:
 
 # The release bootstraps for AWS, under target/lambda/; add ARCH=--arm64 for the template's Architecture=arm64.
 build-lambda: .venv
-	PATH="$(CURDIR)/.venv/bin:$$PATH" cargo lambda build --profile lambda $(ARCH) \
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cargo lambda build --locked --profile lambda $(ARCH) \
 		-p packshot-splitter -p packshot-generator -p packshot-merger
 
 # Into the AWS account that is configured. Asks what it needs the first time and keeps it in samconfig.toml, the key in a secret.
