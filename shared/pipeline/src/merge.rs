@@ -50,23 +50,24 @@ pub struct Changed {
 
 /// Brings parts and manifests up to date with what changed, and returns the ids of the messages that must come back.
 pub async fn merge(ports: &Ports, batch: Vec<Changed>) -> Vec<String> {
-    let mut jobs: BTreeMap<JobId, BTreeSet<u64>> = BTreeMap::new();
+    let mut jobs: BTreeMap<JobId, (BTreeSet<u64>, bool)> = BTreeMap::new();
     let mut messages: Vec<(String, BTreeSet<JobId>)> = Vec::new();
     for changed in batch {
         let mut named = BTreeSet::new();
         for key in changed.keys.iter().filter_map(|key| ResultsKey::parse(key)) {
             let (ResultsKey::Job(job) | ResultsKey::Row { job, .. }) = &key;
-            let parts = jobs.entry(job.clone()).or_default();
-            if let ResultsKey::Row { part, .. } = key {
-                parts.insert(part);
+            let (parts, begun) = jobs.entry(job.clone()).or_default();
+            match key {
+                ResultsKey::Row { part, .. } => _ = parts.insert(part),
+                ResultsKey::Job(_) => *begun = true,
             }
             named.insert(job.clone());
         }
         messages.push((changed.id, named));
     }
     let mut failed = BTreeSet::new();
-    for (job, parts) in jobs {
-        let merged = async { merge_job(ports, &read_job(ports, &job).await?, &parts).await };
+    for (job, (parts, begun)) in jobs {
+        let merged = async { merge_job(ports, &read_job(ports, &job).await?, &parts, begun).await };
         if let Err(error) = merged.await {
             tracing::warn!(%job, %error, "not merged; its messages come back");
             failed.insert(job);
@@ -95,16 +96,23 @@ pub(crate) async fn read_job(ports: &Ports, id: &JobId) -> Result<Job, StoreErro
 }
 
 /// Brings parts of a job up to date, then everything that is made of parts, and tells subscribers if that ends the job.
-pub(crate) async fn merge_job(ports: &Ports, job: &Job, parts: &BTreeSet<u64>) -> Result<(), MergeError> {
+/// Where none of the parts is full there is nothing new for the rest, so it is not looked at, unless `anyway`: of the events
+/// of a part all but a few come before it is full.
+pub(crate) async fn merge_job(ports: &Ports, job: &Job, parts: &BTreeSet<u64>, anyway: bool) -> Result<(), MergeError> {
     let merger = Merger { ports, job, files: Manifests::of(&job.catalog, &job.job) };
     let wanted = parts.iter().copied().filter(|&part| part < keys::parts(job.rows));
     // All of them, even if one fails: a part that can be written should not wait for its neighbour.
     let merged: Vec<_> =
         stream::iter(wanted).map(|part| merger.merge_part(part)).buffer_unordered(PARTS_AT_ONCE).collect().await;
+    let full = merged.iter().any(|part| matches!(part, Ok(true)));
+    if !full && !anyway {
+        merged.into_iter().collect::<Result<Vec<_>, _>>()?;
+        return Ok(());
+    }
     let composed = merger.compose().await;
     // Last, so that whoever is told finds everything, and trouble with the telling holds up nothing.
-    let announced = announce(ports, &job.catalog, &job.job).await;
-    merged.into_iter().collect::<Result<(), _>>().and(composed)?;
+    let announced = if let Ok(true) = composed { announce(ports, &job.catalog, &job.job).await } else { Ok(()) };
+    merged.into_iter().collect::<Result<Vec<_>, _>>().and(composed)?;
     Ok(announced?)
 }
 
@@ -136,12 +144,15 @@ struct Merger<'a> {
 /// Whether a round reached its end.
 enum Round {
     Done,
+    /// Rows are missing.
+    Early,
     /// Something changed meanwhile, or an answer was lost.
     Again,
 }
 
 impl Merger<'_> {
-    async fn merge_part(&self, part: u64) -> Result<(), StoreError> {
+    /// Whether the part is full, and therefore written.
+    async fn merge_part(&self, part: u64) -> Result<bool, StoreError> {
         rounds(|| self.merge_part_once(part)).await
     }
 
@@ -158,7 +169,7 @@ impl Merger<'_> {
             })
             .collect();
         if !keys::rows_of_part(part, self.job.rows).all(|row| results.contains_key(&row)) {
-            return Ok(Round::Done);
+            return Ok(Round::Early);
         }
         let from = digest(results.values().copied());
         if let Some(etag) = &before
@@ -185,7 +196,8 @@ impl Merger<'_> {
         Ok(Round::Done)
     }
 
-    async fn compose(&self) -> Result<(), StoreError> {
+    /// Whether the job has ended.
+    async fn compose(&self) -> Result<bool, StoreError> {
         rounds(|| self.compose_once()).await
     }
 
@@ -214,9 +226,12 @@ impl Merger<'_> {
                 Err(error) => return again(error),
             };
             if standing.as_ref() == Some(&running) {
-                return Ok(Round::Done);
+                return Ok(Round::Early);
             }
-            return self.put_summary(&summary_key, &running, precondition).await;
+            return match self.put_summary(&summary_key, &running, precondition).await? {
+                Round::Done => Ok(Round::Early),
+                unfinished => Ok(unfinished),
+            };
         }
         let from = digest(&parts);
         if let Some(summary) = &standing
@@ -242,7 +257,7 @@ impl Merger<'_> {
             return again(error);
         }
         match self.put_summary(&summary_key, &summary, precondition).await? {
-            Round::Again => Ok(Round::Again),
+            unfinished @ (Round::Early | Round::Again) => Ok(unfinished),
             Round::Done => {
                 let lag = summary.finished_at.map(|ended| self.ports.clock.now().duration_since(ended));
                 let lag = lag.and_then(|lag| Duration::try_from(lag).ok()).unwrap_or_default();
@@ -320,7 +335,7 @@ impl Merger<'_> {
                 let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
                 lines
                     .map(|line| {
-                        serde_json::from_slice(line)
+                        RowResult::read(line)
                             .map_err(|error| StoreError::Refused { detail: format!("a result line: {error}") })
                     })
                     .collect()
@@ -390,10 +405,12 @@ impl Merger<'_> {
     }
 }
 
-async fn rounds<F: Future<Output = Result<Round, StoreError>>>(round: impl Fn() -> F) -> Result<(), StoreError> {
+/// Whether there was enough to reach the end with.
+async fn rounds<F: Future<Output = Result<Round, StoreError>>>(round: impl Fn() -> F) -> Result<bool, StoreError> {
     for lost in 0..ROUNDS {
         match round().await {
-            Ok(Round::Done) => return Ok(()),
+            Ok(Round::Done) => return Ok(true),
+            Ok(Round::Early) => return Ok(false),
             Ok(Round::Again) => tokio::time::sleep(Duration::from_millis(50 << lost.min(6))).await,
             Err(error) => return Err(error),
         }

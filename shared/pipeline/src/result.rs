@@ -35,6 +35,16 @@ pub enum RowResult {
     Failed(Box<Failed>),
 }
 
+impl RowResult {
+    /// Reads a line. As the derived `Deserialize` does, but that one copies all fields before it tries the first variant.
+    pub fn read(line: &[u8]) -> serde_json::Result<Self> {
+        match serde_json::from_slice(line) {
+            Ok(completed) => Ok(Self::Completed(completed)),
+            Err(_) => serde_json::from_slice(line).map(Self::Failed),
+        }
+    }
+}
+
 /// A row that has its pictures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

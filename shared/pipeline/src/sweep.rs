@@ -56,7 +56,8 @@ pub async fn sweep(ports: &Ports, deadline: Timestamp) -> Result<(), SweepError>
     let mut done = 0;
     for job in &jobs {
         let left = Duration::try_from(deadline.duration_since(ports.clock.now())).unwrap_or_default();
-        match tokio::time::timeout(left.saturating_sub(STOP_BEFORE_DEADLINE), sweep_job(ports, job)).await {
+        let Some(left) = left.checked_sub(STOP_BEFORE_DEADLINE) else { break };
+        match tokio::time::timeout(left, sweep_job(ports, job)).await {
             Ok(Ok(())) => done += 1,
             Ok(Err(error)) => tracing::warn!(job = %job.job, %error, "not up to date"),
             Err(_) => break,
@@ -81,5 +82,5 @@ async fn sweep_job(ports: &Ports, job: &Job) -> Result<(), MergeError> {
     let written: BTreeSet<String> =
         objects::list(ports, &files.parts()).await?.into_iter().map(|part| part.key).collect();
     let missing = (0..keys::parts(job.rows)).filter(|&part| !written.contains(&files.part(part))).collect();
-    merge_job(ports, job, &missing).await
+    merge_job(ports, job, &missing, true).await
 }
