@@ -122,31 +122,32 @@ async fn memory(bench: &mut Bench) -> Outcome<()> {
 async fn small_lambda(bench: &mut Bench) -> Outcome<()> {
     bench.stand_ins.tell("reset").await?;
     bench.stand_ins.tell("latency?ms=2000").await?;
-    let (mut quick, mut throttled) = (Vec::new(), Vec::new());
+    let (mut first, mut second) = (Vec::new(), Vec::new());
     let mut next = 1;
     for _ in 0..bench.size.runs() {
-        for (small, walls) in [(false, &mut quick), (true, &mut throttled)] {
-            let mut function = bench.function("generator", &[]).await?;
-            // Lambda gives whole cores to the start; then the first batch is the one that counts.
-            let quota = if small { Quota::of_lambda(&function.process, 128)? } else { None };
-            if small && quota.is_none() {
-                eprintln!("no control groups on this machine: the small Lambda is left out");
-                return Ok(());
-            }
-            walls.push(invoke(bench, &mut function, &mut next, BATCH).await?);
-        }
+        let mut function = bench.function("generator", &[]).await?;
+        // Lambda gives whole cores to the start of a process, and the quota to its invocations.
+        let Some(_quota) = Quota::of_lambda(&function.process, 128)? else {
+            eprintln!("no control groups on this machine: the small Lambda is left out");
+            return Ok(());
+        };
+        first.push(invoke(bench, &mut function, &mut next, BATCH).await?);
+        second.push(invoke(bench, &mut function, &mut next, BATCH).await?);
+        // Before its quota, whose group has to be empty to go.
+        drop(function);
     }
-    let wall = median_of(&throttled, |done| done.wall.as_secs_f64());
-    let free = median_of(&quick, |done| done.wall.as_secs_f64());
-    bench.report.add(Case {
-        name: "generator, 100 messages, 2 s API, 128 MB".into(),
-        rows: Some(BATCH),
-        rows_per_second: Some(BATCH as f64 / wall),
-        cpu_us_per_row: Some(median_of(&throttled, |done| done.cpu.as_secs_f64()) * 1e6 / BATCH as f64),
-        peak_mib: Some(median_of(&throttled, |done| mib(done.peak_kib))),
-        floor: format!("2.4 s; {wall:.2} s, free {free:.2}"),
-        ratio: wall / 2.4,
-        target: Some(Target::AtMost(1.0)),
-    });
+    for (which, runs, target) in [("first", first, None), ("second", second, Some(Target::AtMost(1.0)))] {
+        let wall = median_of(&runs, |done| done.wall.as_secs_f64());
+        bench.report.add(Case {
+            name: format!("generator, 128 MB, {which} batch, 2 s API"),
+            rows: Some(BATCH),
+            rows_per_second: Some(BATCH as f64 / wall),
+            cpu_us_per_row: Some(median_of(&runs, |done| done.cpu.as_secs_f64()) * 1e6 / BATCH as f64),
+            peak_mib: Some(median_of(&runs, |done| mib(done.peak_kib))),
+            floor: format!("{wall:.2} s of 2.4 s"),
+            ratio: wall / 2.4,
+            target,
+        });
+    }
     Ok(())
 }
