@@ -42,11 +42,13 @@ pub enum Bug {
     EventsLost,
     /// The last character of a SKU is lost on the way to the generator.
     SkuCut,
+    /// Nobody hears of a job's end.
+    NoticesLost,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::LedgerReadThenWrite,
         Self::SameNonce,
         Self::NoClaim,
@@ -66,5 +68,6 @@ impl Bug {
         Self::DeadlineUnknown,
         Self::EventsLost,
         Self::SkuCut,
+        Self::NoticesLost,
     ];
 }

@@ -11,9 +11,11 @@ use packshot_pipeline::{
     breaker::BreakerFile,
     classify::ErrorClass,
     job::Job,
+    journal::Fact,
     keys::{self, Catalog, JobId, Manifests, ResultsKey},
     ledger::{Entry, State},
     message::RowMessage,
+    notice::Notice,
     ports::Etag,
     request::Fingerprint,
     result::RowResult,
@@ -37,6 +39,9 @@ pub(super) struct Oracle {
     retry: BTreeMap<(JobId, u64), u64>,
     breaker: Option<(Timestamp, BreakerFile)>,
     probes: u32,
+    noted: NotedBook,
+    /// Whoever dies takes what it has not noted along.
+    pub(super) somebody_died: bool,
     /// The first broken promise.
     pub(super) broken: Option<String>,
     pub(super) counts: AccountBook,
@@ -49,6 +54,18 @@ pub(super) struct AccountBook {
     pub(super) billed: u64,
     /// Unknown outcomes that the ledger counted.
     pub(super) unknown: u64,
+}
+
+/// What the product said of itself, in sum.
+#[derive(Debug, Clone, Copy, Default)]
+struct NotedBook {
+    calls: u64,
+    unknown: u64,
+    split: u64,
+    rejected: u64,
+    completed: u64,
+    failed: u64,
+    finished: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -78,6 +95,10 @@ struct JobBook {
     failed_csv: Option<Bytes>,
     review: BTreeMap<u64, Bytes>,
     summary: Option<Summary>,
+    /// What may be told of it: one for each end that it has had.
+    ends: Vec<Notice>,
+    /// What has been told, the last one last.
+    told: Vec<Status>,
 }
 
 impl JobBook {
@@ -126,6 +147,8 @@ impl Oracle {
             retry: BTreeMap::new(),
             breaker: None,
             probes: 0,
+            noted: NotedBook::default(),
+            somebody_died: false,
             broken: None,
             counts: AccountBook::default(),
         }
@@ -163,6 +186,8 @@ impl Oracle {
             failed_csv: None,
             review: BTreeMap::new(),
             summary: None,
+            ends: Vec::new(),
+            told: Vec::new(),
         };
         self.jobs.insert(id, book);
     }
@@ -374,6 +399,7 @@ impl Oracle {
             (File::Summary, _) => {
                 let summary: Summary = parse(key, bytes)?;
                 judge_summary(key, job, &summary)?;
+                job.ends.extend(Notice::of(&summary));
                 job.summary = Some(summary);
                 Ok(())
             }
@@ -399,6 +425,35 @@ impl Oracle {
         Ok(())
     }
 
+    /// Something the product says of itself.
+    pub(super) fn noted(&mut self, fact: Fact) {
+        let noted = &mut self.noted;
+        match fact {
+            Fact::Called { .. } => noted.calls += 1,
+            Fact::OutcomeUnknown => noted.unknown += 1,
+            Fact::RowsSplit { sent, rejected } => {
+                noted.split += sent;
+                noted.rejected += rejected;
+            }
+            Fact::RowCompleted { .. } => noted.completed += 1,
+            Fact::RowFailed(_) => noted.failed += 1,
+            Fact::ManifestWritten { first: true, .. } => noted.finished += 1,
+            _ => {}
+        }
+    }
+
+    /// Subscribers hear of a job's end.
+    pub(super) fn told(&mut self, notice: &Notice) {
+        let verdict = match self.jobs.get_mut(&notice.job) {
+            None => Err(format!("job {}: told of, and nobody dropped it", notice.job)),
+            Some(job) => {
+                job.told.push(notice.status);
+                must(job.ends.contains(notice), || format!("told, and no summary said so: {notice:?}"))
+            }
+        };
+        self.note(verdict);
+    }
+
     /// When all has ended: every job has what it must have.
     pub(super) fn ended(&mut self, redriven: bool, parked: &[String]) {
         let verdict = self.judge_end(redriven, parked);
@@ -408,6 +463,7 @@ impl Oracle {
     fn judge_end(&self, redriven: bool, parked: &[String]) -> Verdict {
         for (id, job) in &self.jobs {
             let summary = job.summary.as_ref().ok_or_else(|| format!("job {id}: no summary"))?;
+            judge_told(job, summary.status, self.somebody_died).map_err(|what| format!("job {id}: {what}"))?;
             let Expected::Rows(rows) = &job.expected else { continue };
             must(job.results.len() == rows.len(), || {
                 format!("job {id}: {} of {} rows have a result", job.results.len(), rows.len())
@@ -433,6 +489,7 @@ impl Oracle {
                 }
             }
         }
+        self.judge_noted()?;
         self.judge_counts()?;
         for n in 0..self.plan.poison.len() {
             let body = super::world::poison(n);
@@ -445,6 +502,28 @@ impl Oracle {
         Ok(())
     }
 
+    /// What was noted is what happened, but for what the dead took along.
+    fn judge_noted(&self) -> Verdict {
+        let (noted, calls) = (&self.noted, self.counts.calls);
+        must(noted.calls <= calls, || format!("{} calls noted, and the API saw {calls}", noted.calls))?;
+        let jobs = || self.jobs.values().filter_map(|job| job.created.as_ref());
+        // One is missing where the answer to the summary's write was lost.
+        let finished = jobs().count() as u64;
+        must(noted.finished <= finished, || format!("{} finishes of {finished} jobs noted", noted.finished))?;
+        if self.somebody_died {
+            return Ok(());
+        }
+        must(noted.calls == calls, || format!("{} of {calls} calls noted, and nobody died", noted.calls))?;
+        let unknown = self.counts.unknown;
+        must(noted.unknown >= unknown, || format!("{} of {unknown} unknown outcomes noted", noted.unknown))?;
+        let (split, valid) = (noted.split, jobs().map(|job| job.valid).sum());
+        must(split >= valid, || format!("{split} rows split, and the files have {valid}"))?;
+        must(noted.completed + noted.failed >= valid, || format!("{noted:?}, and {valid} rows have a result"))?;
+        let rejected: u64 = jobs().map(|job| job.rejected).sum();
+        must(noted.rejected >= rejected, || format!("{} of {rejected} rejected rows noted", noted.rejected))?;
+        Ok(())
+    }
+
     /// Where nothing goes wrong, the summaries know every call.
     fn judge_counts(&self) -> Verdict {
         let Plan { faults, weather, .. } = &self.plan;
@@ -454,6 +533,9 @@ impl Oracle {
         let summaries = || self.jobs.values().filter_map(|job| job.summary.as_ref()).map(|summary| &summary.counts);
         let (calls, unknown): (u64, u64) =
             (summaries().map(|counts| counts.calls).sum(), summaries().map(|counts| counts.unknown_outcomes).sum());
+        must((self.noted.calls, self.noted.unknown) == (calls, 0), || {
+            format!("noted {:?}, {calls} calls", self.noted)
+        })?;
         must((calls, unknown) == (self.counts.calls, 0), || {
             format!("the summaries count {calls} calls and {unknown} unknown outcomes, the API {}", self.counts.calls)
         })
@@ -484,6 +566,15 @@ impl Oracle {
             format!("latest.json says {:?}, the summary {status:?}", latest.status)
         })
     }
+}
+
+/// Who has subscribed knows how a job has ended. That one is running is for others to complain of.
+fn judge_told(job: &JobBook, status: Status, somebody_died: bool) -> Verdict {
+    let told = &job.told;
+    must(status == Status::Running || told.contains(&status), || format!("nobody was told that it is {status:?}"))?;
+    // Whoever finds that he has told something older than another tells the newer again, if he lives.
+    let last = somebody_died || told.last().is_none_or(|last| *last == status);
+    must(last, || format!("told in this order: {told:?}, and it is {status:?}"))
 }
 
 fn review_pages(rows: u64) -> u64 {

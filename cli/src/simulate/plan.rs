@@ -31,6 +31,8 @@ pub struct Plan {
     pub(super) poison: Vec<Duration>,
     /// When a person redrives the retry queue.
     pub(super) redrives: Vec<Duration>,
+    /// When the clock wakes a merger to look after jobs; it does so once more when all trouble is over.
+    pub(super) sweeps: Vec<Duration>,
     /// Whether a person redrives once more when all trouble is over.
     pub(super) final_redrive: bool,
 }
@@ -198,7 +200,21 @@ impl Plan {
         let poison = (0..pick(rng, &[0, 0, 0, 1, 2])).map(|_| up_to(rng, 5 * MINUTE)).collect();
         let redrives = (0..pick(rng, &[0, 0, 1, 2, 4])).map(|_| up_to(rng, until)).collect();
         let final_redrive = percent(rng, 60);
-        Self { seed, bug: None, generate, split, faults, weather, hosts, drops, poison, redrives, final_redrive }
+        let sweeps = (0..rng.usize(0..4)).map(|_| up_to(rng, until)).collect();
+        Self {
+            seed,
+            bug: None,
+            generate,
+            split,
+            faults,
+            weather,
+            hosts,
+            drops,
+            poison,
+            redrives,
+            sweeps,
+            final_redrive,
+        }
     }
 
     /// The world of a seed, with something wrong in it.
@@ -243,6 +259,7 @@ impl Plan {
             drops: vec![Drop { at: Duration::ZERO, key: "incoming/three.csv".into(), body, expected }],
             poison: Vec::new(),
             redrives: Vec::new(),
+            sweeps: Vec::new(),
             final_redrive: true,
             ..plan
         }

@@ -12,12 +12,13 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use packshot_pipeline::{
-    journal::Nobody,
+    journal::Fact,
     keys,
     ledger::{Entry, State},
+    notice::Notice,
     ports::{
-        Body, Clock, Etag, Object, ObjectMeta, Outgoing, Page, Ports, Precondition, Queue, QueueError, Store,
-        StoreError,
+        Body, Clock, Etag, Journal, NoticeError, Notices, Object, ObjectMeta, Outgoing, Page, Ports, Precondition,
+        Queue, QueueError, Store, StoreError,
     },
 };
 use tokio::{sync::Notify, time::sleep};
@@ -60,6 +61,7 @@ pub(super) enum Call {
     Delay,
     Generate,
     Fetch,
+    Publish,
 }
 
 impl Call {
@@ -75,6 +77,7 @@ impl Call {
             Self::Delay => "delay",
             Self::Generate => "generate",
             Self::Fetch => "fetch",
+            Self::Publish => "publish",
         }
     }
 
@@ -85,7 +88,7 @@ impl Call {
             Self::Head | Self::Open | Self::Put | Self::PutStream | Self::List => {
                 PREFIXES.into_iter().find(|prefix| key.starts_with(prefix))
             }
-            Self::SendRows | Self::SendRetry | Self::Delay | Self::Generate | Self::Fetch => None,
+            Self::SendRows | Self::SendRetry | Self::Delay | Self::Generate | Self::Fetch | Self::Publish => None,
         };
         (self.name(), about.unwrap_or_default())
     }
@@ -132,10 +135,10 @@ impl Wire {
             store: wire.clone(),
             rows: Arc::new(Pipe { wire: wire.clone(), call: Call::SendRows }),
             retry: Arc::new(Pipe { wire: wire.clone(), call: Call::SendRetry }),
-            images: wire,
+            images: wire.clone(),
             clock: world.clock.clone(),
-            journal: Arc::new(Nobody),
-            notices: Arc::new(Nobody),
+            journal: wire.clone(),
+            notices: wire,
         }
     }
 
@@ -342,6 +345,39 @@ impl Wire {
     async fn half_visible(&self, key: &str, half: &[u8], precondition: &Precondition) {
         if self.world.plan.bug == Some(Bug::HalfVisible) {
             let _ = self.world.write(key, Bytes::copy_from_slice(half), precondition.clone()).await;
+        }
+    }
+}
+
+impl Journal for Wire {
+    fn note(&self, fact: Fact) {
+        self.world.oracle(|oracle| oracle.noted(fact));
+    }
+}
+
+#[async_trait]
+impl Notices for Wire {
+    async fn publish(&self, notice: &Notice) -> Result<(), NoticeError> {
+        let key = notice.job.as_str();
+        let fault = self.way(Call::Publish, key).await;
+        let unsent = || Err(NoticeError::Unsent { detail: "simulated".into() });
+        if fault == Some(Fault::Before) {
+            self.trace(Call::Publish, key, "failed before");
+            return unsent();
+        }
+        if self.world.plan.bug != Some(Bug::NoticesLost) {
+            self.world.oracle(|oracle| oracle.told(notice));
+        }
+        match fault {
+            Some(Fault::Die(Moment::After)) => self.die(Call::Publish, key, "died after").await,
+            Some(Fault::After) => {
+                self.trace(Call::Publish, key, "failed after");
+                unsent()
+            }
+            _ => {
+                self.trace(Call::Publish, key, notice.status.as_str());
+                Ok(())
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use packshot_pipeline::{
     ports::{Clock as _, Delivery, Etag, Outgoing, Page, Precondition, Queue as _, Store as _, StoreError},
     settings::GenerateSettings,
     split::{SplitInput, split},
+    sweep::sweep,
     worker::Worker,
 };
 use tokio::{
@@ -390,6 +391,12 @@ impl World {
             let world = self.clone();
             self.later(*at, async move { world.redrive() });
         }
+        for at in &self.plan.sweeps {
+            let world = self.clone();
+            self.later(*at, async move {
+                world.sweep().await;
+            });
+        }
         let hosts = &self.plan.hosts;
         for n in 0..hosts.splitters {
             tokio::spawn(process(self.clone(), format!("splitter {n}"), 1, Role::Splitter));
@@ -440,13 +447,32 @@ impl World {
         self.state().stats.redriven += moved as u64;
     }
 
+    /// The clock wakes a merger, which looks after jobs. Whether it came through.
+    async fn sweep(self: &Arc<Self>) -> bool {
+        let _busy = Busy::new(self);
+        let limit = Duration::from_secs(300);
+        let deadline = self.clock.now().checked_add(limit).unwrap_or(Timestamp::MAX);
+        let death = Arc::new(Notify::new());
+        let actor = Actor { name: "sweeper".into(), role: Role::Merger, death: death.clone(), deadline };
+        let ports = Wire::ports(self, actor);
+        let swept = tokio::select! {
+            biased;
+            () = death.notified() => None,
+            swept = timeout(limit, sweep(&ports, deadline)) => swept.ok(),
+        };
+        self.say(format_args!("swept: {swept:?}"));
+        let through = matches!(swept, Some(Ok(())));
+        self.oracle(|oracle| oracle.somebody_died |= !through);
+        through
+    }
+
     /// Whether everything ended within the time it may take.
     async fn until_all_is_still(self: &Arc<Self>) -> bool {
         let last_drop = self.plan.drops.iter().map(|drop| drop.at).max().unwrap_or_default();
         let limit = self.plan.faults.until.max(last_drop) + PATIENCE;
         // Rows with the same request may share a failure from before the redrive; the next one makes them run.
         let mut redrives = if self.plan.final_redrive { 2 } else { 0 };
-        let mut pause = LOOK_EVERY;
+        let (mut pause, mut swept) = (LOOK_EVERY, false);
         while self.now() < limit {
             sleep(pause).await;
             let (pending, busy) = {
@@ -462,14 +488,18 @@ impl World {
             if !still || pending > 0 {
                 continue;
             }
-            if redrives == 0 {
+            if swept {
                 return true;
             }
             if let Some(trouble) = self.plan.faults.until.checked_sub(self.now()) {
                 sleep(trouble).await;
             }
-            self.redrive();
-            redrives -= 1;
+            if redrives == 0 {
+                swept = self.sweep().await;
+            } else {
+                self.redrive();
+                redrives -= 1;
+            }
             pause = LOOK_EVERY;
         }
         false
@@ -553,6 +583,7 @@ async fn process(world: Arc<World>, name: String, slots: usize, role: Role) {
             _ = join_all(slots) => {}
         }
         world.say(format_args!("{name} died"));
+        world.oracle(|oracle| oracle.somebody_died = true);
         let rest = up_to(&mut world.state().hosts, Duration::from_secs(20));
         sleep(rest).await;
     }
