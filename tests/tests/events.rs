@@ -12,7 +12,7 @@ use std::{
 };
 
 use aws_lambda_events::sqs::SqsEvent;
-use packshot_aws::events::{Notification, batch_response, changes, deliveries};
+use packshot_aws::events::{MergerEvent, Notification, batch_response, changes, deliveries};
 use packshot_pipeline::message::RowMessage;
 use packshot_tests::stack::Stack;
 use serde_json::Value;
@@ -65,6 +65,13 @@ fn the_mergers() {
     assert!(read.batch.iter().any(|changed| !changed.keys.is_empty()));
     let test = changes(queue_event("merger-test-event"));
     assert_eq!((test.poison.len(), test.batch.len(), test.batch[0].keys.len()), (0, 1, 0));
+    for (name, messages) in [("merger-batch", Some(3)), ("merger-test-event", Some(1)), ("merger-schedule", None)] {
+        let found = match serde_json::from_str(&event(name)).unwrap() {
+            MergerEvent::Batch(batch) => Some(batch.records.len()),
+            MergerEvent::Schedule => None,
+        };
+        assert_eq!(found, messages, "{name}");
+    }
 }
 
 /// `cargo lambda watch` for one function, with everything that it starts.
@@ -159,6 +166,7 @@ async fn under_cargo_lambda() {
     assert!(failures(&merger.invoke("merger", "merger-test-event")).is_empty());
     // Results of a job that this bucket has never seen: the message comes back until somebody looks.
     assert!(!failures(&merger.invoke("merger", "merger-batch")).is_empty());
+    assert!(failures(&merger.invoke("merger", "merger-schedule")).is_empty());
     drop(merger);
 
     let splitter = Watch::start("splitter", &stack, &secret);

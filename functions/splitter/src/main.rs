@@ -60,7 +60,10 @@ async fn split_all(ports: &Ports, config: &SplitterConfig, event: Notification, 
             Ok(SplitReport::Split(job)) => {
                 tracing::info!(key, job = %job.job, rows = job.rows, valid = job.valid, rejected = job.rejected, "split");
             }
-            Ok(SplitReport::Rejected { job, problem, .. }) => tracing::warn!(key, %job, ?problem, "not a catalog"),
+            Ok(SplitReport::Rejected { job, problem, .. }) => {
+                // The sentence stands in the summary: it may quote the file.
+                tracing::warn!(key, %job, code = problem.code, line = problem.line, "not a catalog");
+            }
             Ok(SplitReport::Nothing(why)) => tracing::info!(key, why, "nothing to split"),
             Err(error) => {
                 tracing::warn!(key, %error, "not split to the end");

@@ -4,6 +4,7 @@
 
 mod account;
 mod calls;
+mod facts;
 mod ledger;
 mod ledger_model;
 mod messages;

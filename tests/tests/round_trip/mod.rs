@@ -16,7 +16,6 @@ use packshot::adapters::{MemoryQueue, MemoryStore, Notifying};
 use packshot_pipeline::{
     generate::generate,
     job::Job,
-    journal::Nobody,
     keys::Manifests,
     merge::{Changed, merge},
     ports::{
@@ -26,7 +25,7 @@ use packshot_pipeline::{
     request::Request,
     result::RowResult,
     settings::{GenerateSettings, SplitSettings},
-    split::{SplitInput, SplitReport, split},
+    split::{SplitError, SplitInput, SplitReport, split},
     spreadsheet,
     worker::Worker,
 };
@@ -34,6 +33,9 @@ use packshot_tests::clock::TestClock;
 use proptest::prelude::*;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+mod announce;
+use announce::Watcher;
 
 const KEY: &str = "incoming/spring/shoes.csv";
 const HEADER: [&str; 6] = ["sku", "title", "image_url", "brand", "n", "remark"];
@@ -71,6 +73,7 @@ struct World {
     api: Arc<Obliging>,
     clock: Arc<TestClock>,
     events: UnboundedReceiver<String>,
+    watcher: Arc<Watcher>,
 }
 
 impl World {
@@ -85,19 +88,27 @@ impl World {
         let api = Arc::new(Obliging { clock: clock.clone(), calls: AtomicUsize::new(0) });
         let settings = GenerateSettings { archive: false, ..GenerateSettings::default() };
         let worker = Worker::new(&*clock, &settings);
+        let watcher = Arc::new(Watcher::default());
         let ports = Ports {
             store,
             rows: rows.clone(),
             retry,
             images: api.clone(),
             clock: clock.clone(),
-            journal: Arc::new(Nobody),
-            notices: Arc::new(Nobody),
+            journal: watcher.clone(),
+            notices: watcher.clone(),
         };
-        Self { ports, settings, worker, rows, api, clock, events }
+        Self { ports, settings, worker, rows, api, clock, events, watcher }
     }
 
     async fn split(&self) -> Job {
+        match self.try_split().await.unwrap() {
+            SplitReport::Split(job) => *job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn try_split(&self) -> Result<SplitReport, SplitError> {
         let source = SplitInput {
             bucket: "memory".into(),
             key: KEY.into(),
@@ -106,10 +117,7 @@ impl World {
             edition: String::new(),
             round: 0,
         };
-        match split(&self.ports, &SplitSettings::default(), source, self.deadline()).await.unwrap() {
-            SplitReport::Split(job) => *job,
-            other => panic!("{other:?}"),
-        }
+        split(&self.ports, &SplitSettings::default(), source, self.deadline()).await
     }
 
     fn deadline(&self) -> jiff::Timestamp {
