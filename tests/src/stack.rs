@@ -7,8 +7,9 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::types::QueueAttributeName;
 use bytes::Bytes;
 use packshot_aws::clients::Aws;
-use packshot_pipeline::ports::{Delivery, MAX_MESSAGE_BYTES};
+use packshot_pipeline::ports::{Delivery, MAX_MESSAGE_BYTES, Notices};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::contract::{
     queue::{Consumer, QueueUnderTest},
@@ -85,6 +86,78 @@ impl Stack {
         let url = created.queue_url.unwrap();
         let queue = Arc::new(Aws::new(&config).queue(&url));
         QueueUnderTest::new(queue, Arc::new(StackConsumer { client, url }), visibility)
+    }
+
+    /// Notices to a topic.
+    pub async fn notices(&self, arn: &str) -> Arc<dyn Notices> {
+        Aws::new(&self.config().await).notices(Some(arn))
+    }
+
+    /// A new topic of this caller's own, with a queue that wants to hear of failures only.
+    pub async fn topic(&self) -> Topic {
+        let sns = aws_sdk_sns::Client::new(&self.config().await);
+        let arn =
+            sns.create_topic().name(format!("contract-{}", fresh_name())).send().await.unwrap().topic_arn.unwrap();
+        let inbox = self.inbox(&arn, Some(r#"{"status": ["failed", "complete_with_failures"]}"#)).await;
+        Topic { notices: self.notices(&arn).await, arn, inbox }
+    }
+
+    /// A new queue that is subscribed to a topic.
+    pub async fn inbox(&self, topic_arn: &str, filter: Option<&str>) -> Inbox {
+        let config = self.config().await;
+        let sqs = aws_sdk_sqs::Client::new(&config);
+        let created = sqs.create_queue().queue_name(format!("inbox-{}", fresh_name())).send().await.unwrap();
+        let url = created.queue_url.unwrap();
+        let wanted = QueueAttributeName::QueueArn;
+        let found = sqs.get_queue_attributes().queue_url(&url).attribute_names(wanted.clone()).send().await.unwrap();
+        aws_sdk_sns::Client::new(&config)
+            .subscribe()
+            .topic_arn(topic_arn)
+            .protocol("sqs")
+            .endpoint(&found.attributes.unwrap()[&wanted])
+            .set_attributes(filter.map(|filter| [("FilterPolicy".to_owned(), filter.to_owned())].into()))
+            .send()
+            .await
+            .unwrap();
+        Inbox { sqs, url }
+    }
+}
+
+/// A topic and who has subscribed to it.
+pub struct Topic {
+    /// Its ARN.
+    pub arn: String,
+    /// The adapter under test.
+    pub notices: Arc<dyn Notices>,
+    inbox: Inbox,
+}
+
+impl Topic {
+    /// The next message as its subscriber gets it.
+    pub async fn receive(&self) -> Value {
+        self.inbox.receive().await.expect("a message within ten seconds")
+    }
+}
+
+/// A queue that is subscribed to a topic.
+pub struct Inbox {
+    sqs: aws_sdk_sqs::Client,
+    url: String,
+}
+
+impl Inbox {
+    /// The next message as SNS wraps it; nothing, if none comes for ten seconds.
+    pub async fn receive(&self) -> Option<Value> {
+        let answer = self.sqs.receive_message().queue_url(&self.url).wait_time_seconds(10).send().await.unwrap();
+        let message = answer.messages.unwrap_or_default().pop()?;
+        self.sqs
+            .delete_message()
+            .queue_url(&self.url)
+            .receipt_handle(message.receipt_handle.unwrap())
+            .send()
+            .await
+            .unwrap();
+        Some(serde_json::from_str(&message.body.unwrap()).unwrap())
     }
 }
 

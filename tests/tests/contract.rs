@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use packshot::adapters::{DirectoryStore, MemoryQueue, MemoryStore, Notifying};
+use packshot_pipeline::{notice::Notice, ports::NoticeError};
 use packshot_tests::{
     clock::TestClock,
     contract::{queue::QueueUnderTest, store::Bucket},
@@ -11,6 +12,7 @@ use packshot_tests::{
     stack::Stack,
     store_contract,
 };
+use serde_json::json;
 
 mod inputs;
 mod round_trip;
@@ -41,6 +43,31 @@ queue_contract!(queue_memory, [], async {
 queue_contract!(queue_sqs, [ignore = "wants a local AWS; `make test` starts one"], async {
     Stack::of_this_run().queue(VISIBILITY).await
 });
+
+/// SNS gives everybody what they subscribed for: machines the JSON, choosing by status.
+#[tokio::test]
+#[ignore = "wants a local AWS; `make test` starts one"]
+async fn notices_sns() {
+    let topic = Stack::of_this_run().topic().await;
+    let notice = |status: &str| -> Notice {
+        let value = json!({
+            "v": 1, "job": "0123456789abcdef", "catalog": "Frühling/shoes", "status": status, "bucket": "b", "rows": 2,
+            "completed": 1, "failed": 1, "rows_rejected": 0, "images": 4, "calls": 2, "retries": 0, "reused": 0,
+            "unknown_outcomes": 0, "latency_ms": 1, "top_error": {"error_code": "x", "rows": 1, "line": 3},
+            "manifest": "m", "summary": "s", "ended_at": "2026-03-01T00:00:00Z"
+        });
+        serde_json::from_value(value).unwrap()
+    };
+    for status in ["complete", "complete_with_failures"] {
+        topic.notices.publish(&notice(status)).await.unwrap();
+    }
+    let envelope = topic.receive().await;
+    assert_eq!(envelope["Subject"], "packshot: complete with failures (1 of 2): Fr?hling/shoes");
+    let told: Notice = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
+    assert_eq!(told, notice("complete_with_failures"), "the queue subscribed for failures only");
+    let gone = Stack::of_this_run().notices(&format!("{}-gone", topic.arn)).await.publish(&notice("complete")).await;
+    assert!(matches!(gone, Err(NoticeError::Refused { .. })), "{gone:?}");
+}
 
 const VISIBILITY: Duration = Duration::from_secs(2);
 

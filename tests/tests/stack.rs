@@ -11,12 +11,15 @@
 use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
 use aws_sdk_s3::Client as S3;
-use aws_sdk_sqs::Client as Sqs;
-use packshot_pipeline::result::RowResult;
+use aws_sdk_sqs::{
+    Client as Sqs,
+    types::{MessageSystemAttributeName, MessageSystemAttributeNameForSends, MessageSystemAttributeValue},
+};
+use packshot_pipeline::{notice::Notice, result::RowResult};
 use packshot_tests::{
     demo_api::DemoApi,
     schema::{Schema, assert_manifest},
-    stack::Stack,
+    stack::{Inbox, Stack},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -130,6 +133,29 @@ impl Deployed {
         String::from_utf8_lossy(&log[from..]).matches(sentence).count()
     }
 
+    fn log_since(&self, from: usize) -> String {
+        let log = std::fs::read(&self.stack.log).unwrap();
+        String::from_utf8_lossy(&log[from..]).into_owned()
+    }
+
+    /// The sum of a metric over what the functions have written down since `from` bytes of log.
+    fn metric(&self, from: usize, name: &str) -> f64 {
+        let log = self.log_since(from);
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(&line[line.find('{')?..]).ok());
+        lines.filter(|line| line["_aws"].is_object()).filter_map(|line| line[name].as_f64()).sum()
+    }
+
+    /// A queue that hears of every job's end from now on.
+    async fn subscribe(&self) -> Inbox {
+        let sns = aws_sdk_sns::Client::new(&self.stack.config().await);
+        let topics = sns.list_topics().send().await.unwrap().topics.unwrap_or_default();
+        let arns = topics.into_iter().filter_map(|topic| topic.topic_arn);
+        // Tests make topics of their own, called contract-…
+        let ours: Vec<_> = arns.filter(|arn| arn.contains("Notices")).collect();
+        let [arn] = ours.as_slice() else { panic!("which topic is it? {ours:?}") };
+        self.stack.inbox(arn, None).await
+    }
+
     fn log_length(&self) -> usize {
         usize::try_from(std::fs::metadata(&self.stack.log).unwrap().len()).unwrap()
     }
@@ -157,6 +183,7 @@ fn assert_whole(manifest: &[RowResult], name: &str, rows: usize) {
 #[ignore = "needs a stack; `make test` starts one and runs this"]
 async fn the_deployed_stack() {
     let deployed = Deployed::of_this_run().await;
+    let (from, inbox) = (deployed.log_length(), deployed.subscribe().await);
     faults_in_a_tenth_of_first_calls(&deployed).await;
     the_same_again_is_free(&deployed).await;
     two_at_once_pay_once(&deployed).await;
@@ -168,8 +195,53 @@ async fn the_deployed_stack() {
     a_thousand_rows(&deployed).await;
     everything_breaks_at_once(&deployed).await;
     a_deployment_with_a_column_map(&deployed).await;
-    let log = std::fs::read_to_string(&deployed.stack.log).unwrap();
+    everybody_was_told(&deployed, &inbox).await;
+    nothing_says_what_it_must_not(&deployed, from).await;
+}
+
+/// One message for each end that each job has had.
+async fn everybody_was_told(deployed: &Deployed, inbox: &Inbox) {
+    let mut told = BTreeMap::<(String, String), usize>::new();
+    while let Some(envelope) = inbox.receive().await {
+        let notice: Notice = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
+        let summary = deployed.read(&notice.summary).await.unwrap();
+        assert!(summary.contains(notice.job.as_str()));
+        *told.entry((notice.catalog.to_string(), notice.status.as_str().to_owned())).or_default() += 1;
+    }
+    let of =
+        |catalog: &str, status: &str| told.get(&(catalog.to_owned(), status.to_owned())).copied().unwrap_or_default();
+    for (catalog, status, jobs) in [
+        ("tenth", "complete", 3),
+        ("left", "complete", 1),
+        ("right", "complete", 1),
+        ("broken/deep ünd+odd", "rejected", 1),
+        // The redrive healed one row of two, which is no other end.
+        ("heal", "complete_with_failures", 1),
+        ("mend", "complete_with_failures", 1),
+        ("thousand", "complete", 1),
+        ("storm", "complete", 1),
+    ] {
+        assert_eq!(of(catalog, status), jobs, "{catalog} {status}: {told:#?}");
+    }
+    println!("{} jobs announced once each", told.values().sum::<usize>());
+}
+
+/// The key is nowhere. What a row says of its product is where it belongs, and not in the log.
+async fn nothing_says_what_it_must_not(deployed: &Deployed, from: usize) {
+    let log = deployed.log_since(from);
     assert!(!log.contains("local-demo-key"), "the API key is in the log");
+    for marker in ["Product 1", "cdn.example.com", "hero product photo"] {
+        let line = log.lines().find(|line| line.contains(marker));
+        assert_eq!(line, None, "row data is in the log");
+    }
+    let mut objects = 0;
+    for key in deployed.keys("").await {
+        let object = deployed.s3.get_object().bucket(&deployed.stack.bucket).key(&key).send().await.unwrap();
+        let bytes = object.body.collect().await.unwrap().to_vec();
+        assert!(!bytes.windows(14).any(|part| part == b"local-demo-key"), "the API key is in {key}");
+        objects += 1;
+    }
+    println!("{} lines of log and {objects} objects without the key, the log without row data", log.lines().count());
 }
 
 /// 300 rows; the first call of every tenth row is told to come back later than its invocation may wait.
@@ -198,6 +270,18 @@ async fn faults_in_a_tenth_of_first_calls(deployed: &Deployed) {
     // Those thirty came back alone: nobody else's message was delivered again.
     assert_eq!(deployed.logged(from, "the message comes back later"), 30);
     assert_eq!(deployed.logged(from, "settled before"), 0);
+    for (metric, sum) in [
+        ("RowsSplit", 300.0),
+        ("RowsRejected", 0.0),
+        ("Calls", 330.0),
+        ("Retries", 30.0),
+        ("RowsCompleted", 300.0),
+        ("RowsFailed", 0.0),
+        ("Images", 300.0),
+        ("JobsFinished", 1.0),
+    ] {
+        assert_eq!(deployed.metric(from, metric), sum, "{metric}");
+    }
     deployed.api.follow(&json!({}));
 }
 
@@ -361,7 +445,10 @@ async fn failed_rows_heal_through_the_retry_queue(deployed: &Deployed, name: &st
 
 async fn poison_is_parked_once(deployed: &Deployed) {
     let rows = &deployed.stack.rows_queue_url;
-    deployed.sqs.send_message().queue_url(rows).message_body("{\"not\":\"ours\"}").send().await.unwrap();
+    let (from, trace) = (deployed.log_length(), "Root=1-67891233-abcdef012345678912345678;Sampled=1");
+    let header = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build().unwrap();
+    let send = deployed.sqs.send_message().queue_url(rows).message_body("{\"not\":\"ours\"}");
+    send.message_system_attributes(MessageSystemAttributeNameForSends::AwsTraceHeader, header).send().await.unwrap();
     let retry = &deployed.stack.retry_queue_url;
     let began = Instant::now();
     let parked = loop {
@@ -370,6 +457,7 @@ async fn poison_is_parked_once(deployed: &Deployed) {
             .receive_message()
             .queue_url(retry)
             .message_attribute_names("All")
+            .message_system_attribute_names(MessageSystemAttributeName::All)
             .wait_time_seconds(1)
             .send()
             .await
@@ -380,6 +468,9 @@ async fn poison_is_parked_once(deployed: &Deployed) {
         assert!(began.elapsed() < Duration::from_secs(60), "the poison was not parked");
     };
     assert_eq!(parked.body.as_deref(), Some("{\"not\":\"ours\"}"));
+    // The row can be followed: its trace is in the retry queue and in the log.
+    assert_eq!(parked.attributes.unwrap()[&MessageSystemAttributeName::AwsTraceHeader], trace);
+    assert_eq!(deployed.logged(from, "\"trace_id\":\"1-67891233-abcdef012345678912345678\""), 1);
     let attributes = parked.message_attributes.unwrap();
     assert_eq!(attributes["error_code"].string_value.as_deref(), Some("poison"));
     deployed.sqs.delete_message().queue_url(retry).receipt_handle(parked.receipt_handle.unwrap()).send().await.unwrap();
