@@ -19,14 +19,14 @@ use crate::{
     objects,
     ports::{Outgoing, Ports, Precondition, QueueError, StoreError},
     result::{Failed, FailedStatus, RowResult},
-    row::{Accepted, Rejected, Validator, input},
+    row::{Accepted, Input, Rejected, Validator},
     settings::{Defaults, SplitSettings},
     summary::Summary,
 };
 
 /// Rows between two checkpoints: what is sent again, at most, when the splitter dies.
 const CHECKPOINT_EVERY: usize = 2_000;
-/// Bytes of messages between two checkpoints: what the splitter holds in memory, at most.
+/// Bytes of messages between two checkpoints. The splitter holds twice that in memory: what it sends, and what comes next.
 const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
 /// Results of rejected rows written at once.
 const WRITES_AT_ONCE: usize = 32;
@@ -53,7 +53,7 @@ pub struct SplitInput {
 /// What became of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SplitReport {
-    /// Every row is on its way or has its failed result.
+    /// A catalog. Once [`send`] is through, every row is on its way or has its failed result.
     Split(Box<Job>),
     /// The file cannot be a catalog; its summary says so. No row was sent.
     Rejected {
@@ -91,6 +91,16 @@ pub enum SplitError {
     Changed(String),
 }
 
+/// Of pass 2: pass 1 has read the same object to its end.
+impl From<ReadError> for SplitError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => Self::Store(error),
+            ReadError::NotACatalog(problem) => Self::Changed(problem.to_string()),
+        }
+    }
+}
+
 /// How far pass 2 has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Checkpoint {
@@ -99,17 +109,26 @@ struct Checkpoint {
     done: u64,
 }
 
-/// Splits a catalog. Run twice, or by two at once, it sends messages twice and nothing worse.
+/// Splits a catalog: [`admit`], then [`send`]. Run twice, or by two at once, it sends messages twice and nothing worse.
 pub async fn split(
     ports: &Ports,
     settings: &SplitSettings,
     source: SplitInput,
     deadline: Timestamp,
 ) -> Result<SplitReport, SplitError> {
+    let report = admit(ports, settings, &source).await?;
+    if let SplitReport::Split(job) = &report {
+        send(ports, job, &source, deadline).await?;
+    }
+    Ok(report)
+}
+
+/// Pass 1: either the job's `job.json` stands, or the summary of a rejected file. Nothing has been sent.
+pub async fn admit(ports: &Ports, settings: &SplitSettings, source: &SplitInput) -> Result<SplitReport, SplitError> {
     let Some(catalog) = Catalog::of(&source.key) else {
         return Ok(SplitReport::Nothing("the key is not one of a catalog"));
     };
-    let Some((reader, found)) = open(ports, &source, &settings.column_map).await? else {
+    let Some((reader, found)) = open(ports, source, &settings.column_map).await? else {
         return Ok(SplitReport::Nothing("the object has been replaced or removed since"));
     };
     let version = source.version_id.as_deref().unwrap_or(&found.etag.0);
@@ -126,9 +145,29 @@ pub async fn split(
             }
         },
     };
-    let sender = Sender { ports, job: &job, round: source.round, deadline };
-    sender.send_all(&source).await?;
     Ok(SplitReport::Split(Box::new(job)))
+}
+
+/// Pass 2: one message per valid row, one failed result per rejected row, beginning at the checkpoint.
+pub async fn send(ports: &Ports, job: &Job, source: &SplitInput, deadline: Timestamp) -> Result<(), SplitError> {
+    let sender = Sender { ports, job, round: source.round, deadline };
+    let mut done = sender.checkpoint().await?;
+    if done >= job.rows {
+        return Ok(());
+    }
+    let mut rows = Rows::open(&sender, source, done).await?;
+    let mut chunk = rows.chunk().await?;
+    while let Some(ready) = chunk {
+        // The next rows are read while these are under way: reading needs the processor, sending the network.
+        let (sent, next) = futures::join!(sender.send(ready), rows.chunk());
+        done += sent?;
+        sender.keep_checkpoint(done).await?;
+        chunk = next?;
+        if chunk.is_some() {
+            sender.check_time(done)?;
+        }
+    }
+    Ok(())
 }
 
 async fn open(
@@ -258,14 +297,6 @@ async fn reject(
     Ok(())
 }
 
-/// Pass 2: one message per valid row, one failed result per rejected row.
-struct Sender<'a> {
-    ports: &'a Ports,
-    job: &'a Job,
-    round: u64,
-    deadline: Timestamp,
-}
-
 /// What lies between two checkpoints.
 #[derive(Default)]
 struct Chunk {
@@ -275,59 +306,66 @@ struct Chunk {
     results: Vec<(String, Vec<u8>)>,
 }
 
-impl Sender<'_> {
-    async fn send_all(&self, source: &SplitInput) -> Result<(), SplitError> {
-        let mut done = self.checkpoint().await?;
-        if done >= self.job.rows {
-            return Ok(());
-        }
-        let changed = |problem: NotACatalog| SplitError::Changed(problem.to_string());
-        let Some((mut reader, _)) = open(self.ports, source, &self.job.column_map).await? else {
+/// The rows of a job, read once more.
+struct Rows<'a> {
+    sender: &'a Sender<'a>,
+    reader: CatalogReader,
+    validator: Validator,
+    /// The row that was read last.
+    row: u64,
+    /// Rows up to this one are on their way already.
+    done: u64,
+}
+
+impl<'a> Rows<'a> {
+    async fn open(sender: &'a Sender<'a>, source: &SplitInput, done: u64) -> Result<Self, SplitError> {
+        let Some((mut reader, _)) = open(sender.ports, source, &sender.job.column_map).await? else {
             return Err(SplitError::Changed("it is gone".into()));
         };
-        let stopped = |error| match error {
-            ReadError::Store(error) => SplitError::Store(error),
-            ReadError::NotACatalog(problem) => changed(problem),
-        };
-        let mut validator =
-            header(&mut reader, &self.job.column_map, self.job.defaults.clone()).await.map_err(stopped)?;
-        let (mut row, mut chunk) = (0, Chunk::default());
-        while let Some(record) = reader.next().await.map_err(stopped)? {
+        let validator = header(&mut reader, &sender.job.column_map, sender.job.defaults.clone()).await?;
+        Ok(Self { sender, reader, validator, row: 0, done })
+    }
+
+    /// Reads on up to the next checkpoint; `None` where no row is left.
+    async fn chunk(&mut self) -> Result<Option<Chunk>, SplitError> {
+        let Self { sender, reader, validator, .. } = self;
+        let mut chunk = Chunk::default();
+        while !chunk.is_full() {
+            let Some(record) = reader.next().await? else { break };
             if validator.continues(&record) {
                 continue;
             }
-            row += 1;
+            self.row += 1;
             // Also for rows that are on their way already: the validator must know their SKUs.
-            let verdict = validator.judge(&record).map_err(changed)?;
-            if row <= done {
+            let verdict = validator.judge(&record).map_err(ReadError::from)?;
+            if self.row <= self.done {
                 continue;
             }
-            let input = input(validator.columns(), &record);
+            let input = Input::of(validator.columns(), record);
             chunk.rows += 1;
             match verdict {
-                Ok(accepted) => chunk.push(self.message(row, record.line, accepted, input)),
-                Err(rejected) => chunk.results.push(self.rejected(row, record.line, rejected, input)),
-            }
-            if chunk.is_full() {
-                done += self.send(std::mem::take(&mut chunk)).await?;
-                self.keep_checkpoint(done).await?;
-                self.check_time(done)?;
+                Ok(accepted) => chunk.push(sender.message(self.row, record.line, accepted, input)),
+                Err(rejected) => chunk.results.push(sender.rejected(self.row, record.line, rejected, input)),
             }
         }
-        if row != self.job.rows {
-            return Err(SplitError::Changed(format!("{row} rows where job.json says {}", self.job.rows)));
+        if !chunk.is_full() && self.row != sender.job.rows {
+            let (found, said) = (self.row, sender.job.rows);
+            return Err(SplitError::Changed(format!("{found} rows where job.json says {said}")));
         }
-        done += self.send(chunk).await?;
-        self.keep_checkpoint(done).await
+        Ok((chunk.rows > 0).then_some(chunk))
     }
+}
 
-    fn message(
-        &self,
-        row: u64,
-        line: u64,
-        accepted: Accepted,
-        input: serde_json::Map<String, serde_json::Value>,
-    ) -> Outgoing {
+/// Pass 2 of one job.
+struct Sender<'a> {
+    ports: &'a Ports,
+    job: &'a Job,
+    round: u64,
+    deadline: Timestamp,
+}
+
+impl Sender<'_> {
+    fn message(&self, row: u64, line: u64, accepted: Accepted, input: Input<'_>) -> Outgoing {
         let message = RowMessage {
             v: message::VERSION,
             job: self.job.job.clone(),
@@ -343,13 +381,7 @@ impl Sender<'_> {
         Outgoing { body: message.encode(), attributes: [].into() }
     }
 
-    fn rejected(
-        &self,
-        row: u64,
-        line: u64,
-        rejected: Rejected,
-        input: serde_json::Map<String, serde_json::Value>,
-    ) -> (String, Vec<u8>) {
+    fn rejected(&self, row: u64, line: u64, rejected: Rejected, input: Input<'_>) -> (String, Vec<u8>) {
         let key = keys::result(&self.job.job, row, &rejected.sku);
         let result = RowResult::Failed(Box::new(Failed {
             sku: rejected.sku,
@@ -370,7 +402,7 @@ impl Sender<'_> {
             line,
             unknown_outcomes: 0,
             round: 0,
-            input,
+            input: input.to_map(),
         }));
         (key, json::to_line(&result))
     }

@@ -35,6 +35,12 @@ impl<'a> Record<'a> {
         self.text.chars().all(|c| c.is_whitespace() || c == CTRL_Z)
     }
 
+    /// Whether it is all printable ASCII, as most records are: then no letter in it needs a closer look.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        is_plain(self.text)
+    }
+
     /// One field, unquoted.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'a str> {
@@ -54,6 +60,11 @@ impl<'a> Record<'a> {
     pub fn last_line(&self) -> u64 {
         self.line + Lines::within(self.text.as_bytes())
     }
+}
+
+fn is_plain(text: &str) -> bool {
+    // To the end, whatever it finds, because the processor does that with many bytes at once.
+    text.bytes().fold(true, |plain, b| plain & matches!(b, b' '..=b'~'))
 }
 
 /// The end of a file, to DOS and to some who still write like it.
