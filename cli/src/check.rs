@@ -23,6 +23,9 @@ use crate::{
     place::{Place, PlaceArgs},
 };
 
+/// Bytes of the file that are read at once.
+const CHUNK: usize = 64 * 1024;
+
 /// Arguments of `packshot check`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -126,7 +129,7 @@ pub async fn inspect(
         last_modified: clock.now(),
     };
     let job = JobId::of(&source.bucket, &source.key, "", "");
-    let body = tokio_util::io::ReaderStream::new(file)
+    let body = tokio_util::io::ReaderStream::with_capacity(file, CHUNK)
         .map_err(|error| StoreError::Refused { detail: error.to_string() })
         .boxed();
     let reader = CatalogReader::with_map(body, settings.column_map.clone());

@@ -12,7 +12,7 @@ use crate::{
     keys::{self, JobId},
     ledger, objects,
     ports::{Ports, StoreError},
-    request::Fingerprint,
+    request::{Digest256, Fingerprint},
     row::{Accepted, Rejected},
 };
 
@@ -181,8 +181,8 @@ impl Assumed {
 pub struct Survey {
     groups: BTreeMap<&'static str, RejectGroup>,
     shown: usize,
-    /// Every request and its number of pictures: what a file with a million different rows costs in memory is about 150 MB.
-    requests: BTreeMap<Fingerprint, u8>,
+    /// The request of every row, by its number of pictures: 32 bytes a row.
+    requests: [Vec<Digest256>; 4],
 }
 
 impl Survey {
@@ -190,7 +190,10 @@ impl Survey {
     pub fn judged(&mut self, row: u64, line: u64, verdict: &Result<Accepted, Rejected>) {
         let rejected = match verdict {
             Ok(accepted) => {
-                self.requests.insert(accepted.request.fingerprint(), accepted.request.n);
+                // There are 1 to 4.
+                if let Some(same_n) = self.requests.get_mut(usize::from(accepted.request.n).wrapping_sub(1)) {
+                    same_n.push(accepted.request.digest());
+                }
                 return;
             }
             Err(rejected) => rejected,
@@ -209,24 +212,40 @@ impl Survey {
     }
 
     /// What of it a ledger has for this job, and would be used instead of a call.
-    pub async fn known(&self, ports: &Ports, job: &JobId, reuse: Duration) -> Result<Amount, StoreError> {
+    pub async fn known(&mut self, ports: &Ports, job: &JobId, reuse: Duration) -> Result<Amount, StoreError> {
+        self.forget_repeats();
         let now = ports.clock.now();
-        let looks = self.requests.iter().map(|(fingerprint, &n)| async move {
-            let Some(seen) = objects::read(ports, &keys::ledger(fingerprint)).await? else { return Ok(None) };
-            // What cannot be read fails its row without a call; it is not known here.
-            let entry = ledger::read(&seen.bytes).ok();
-            let paid = entry.and_then(|entry| entry.outcome_for(job, now, reuse));
-            Ok::<_, StoreError>(paid.map(|_| n))
-        });
-        // Boxed: the compiler cannot see through the closure that the whole may change threads.
-        let looks = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(READS_AT_ONCE).boxed();
-        looks.try_fold(Amount::default(), async |sum, n| Ok(n.map_or(sum, |n| sum.and(1, n.into())))).await
+        let mut known = Amount::default();
+        for (digests, n) in self.requests.iter().zip(1..) {
+            let mut looks = stream::iter(digests.iter().copied())
+                .map(|digest| async move {
+                    let key = keys::ledger(&Fingerprint::of(&digest));
+                    let Some(seen) = objects::read(ports, &key).await? else { return Ok(false) };
+                    // What cannot be read fails its row without a call; it is not known here.
+                    let entry = ledger::read(&seen.bytes).ok();
+                    Ok::<_, StoreError>(entry.is_some_and(|entry| entry.outcome_for(job, now, reuse).is_some()))
+                })
+                .buffer_unordered(READS_AT_ONCE);
+            while let Some(paid) = looks.try_next().await? {
+                known = known.and(u64::from(paid), n);
+            }
+        }
+        Ok(known)
+    }
+
+    fn forget_repeats(&mut self) {
+        for digests in &mut self.requests {
+            digests.sort_unstable();
+            digests.dedup();
+        }
     }
 
     /// The check of a file that was read to its end.
     #[must_use]
-    pub fn finish(self, file: String, job: Job, known: Option<Amount>, assumed: Assumed) -> Check {
-        let all = self.requests.values().fold(Amount::default(), |sum, &n| sum.and(1, n.into()));
+    pub fn finish(mut self, file: String, job: Job, known: Option<Amount>, assumed: Assumed) -> Check {
+        self.forget_repeats();
+        let counts = self.requests.iter().map(|digests| digests.len() as u64);
+        let all = counts.zip(1..).fold(Amount::default(), |sum, (calls, n)| sum.and(calls, n));
         let have = known.unwrap_or_default();
         let to_make = Amount { calls: all.calls - have.calls, images: all.images - have.images };
         let mut rejects: Vec<_> = self.groups.into_values().collect();
@@ -263,7 +282,8 @@ impl Check {
 }
 
 impl Amount {
-    fn and(self, calls: u64, images: u64) -> Self {
-        Self { calls: self.calls + calls, images: self.images + images }
+    /// More calls, for `n` pictures each.
+    fn and(self, calls: u64, n: u64) -> Self {
+        Self { calls: self.calls + calls, images: self.images + calls * n }
     }
 }
