@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use clap::Args;
 use jiff::Timestamp;
 use packshot_aws::{clock::SystemClock, images_api::ImagesApi, key::ApiKey};
@@ -25,9 +26,9 @@ use packshot_pipeline::{
     keys::{self, Catalog, Manifests},
     merge::{Changed, merge},
     objects,
-    ports::{Clock as _, Ports, Precondition, StoreError},
+    ports::{Clock as _, Outgoing, Ports, Precondition, Queue, QueueError, StoreError},
     settings::{AccountPolicy, GenerateSettings, SplitSettings},
-    split::{SplitError, SplitInput, SplitReport, split},
+    split::{self, SplitError, SplitInput, SplitReport},
     summary::{Status, Summary},
     worker::Worker,
 };
@@ -54,7 +55,11 @@ const MERGE_EVERY: u32 = 4;
 const VISIBILITY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A message that came back this often will not be handled in this run.
 const MAX_RECEIVES: u32 = 100;
-const WHOLE_FILE_IN_MEMORY: usize = 64 * 1024;
+/// Bytes of the catalog that are read at once.
+const CHUNK: usize = 64 * 1024;
+/// Messages that wait in memory: enough that no worker waits for the splitter.
+const QUEUE: usize = 1024;
+const QUEUE_PER_WORKER: usize = 4;
 
 /// Arguments of `packshot run`.
 #[derive(Debug, Args)]
@@ -276,6 +281,8 @@ struct Host {
     settings: GenerateSettings,
     worker: Worker,
     out: PathBuf,
+    /// The splitter is through: an empty queue is the end.
+    all_sent: AtomicBool,
     /// Messages that have been handled.
     handled: AtomicU64,
     /// No worker takes another message.
@@ -293,13 +300,13 @@ impl Host {
         let images = ImagesApi::new(&api.url, settings.request_timeout, Arc::new(api.key.clone()), clock.clone())
             .map_err(|error| RunError::Api(error.to_string()))?;
         let dead = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
-        let rows = Arc::new(MemoryQueue::new(VISIBILITY, Some(MAX_RECEIVES), Some(dead.clone())));
+        let rows = MemoryQueue::new(VISIBILITY, Some(MAX_RECEIVES), Some(dead.clone()));
+        let rows = Arc::new(rows.bounded(QUEUE.max(QUEUE_PER_WORKER * usize::from(args.concurrency))));
         let worker = Worker::new(&*clock, &settings);
         let ports = Ports {
             store: Arc::new(Notifying::new(DirectoryStore::new(args.out.clone()), changes)),
             rows: rows.clone(),
-            // What would be redriven is sent again by the same command.
-            retry: Arc::new(MemoryQueue::new(VISIBILITY, None, None)),
+            retry: Arc::new(Forgotten),
             images: Arc::new(images),
             clock,
             journal: Arc::new(Nobody),
@@ -312,6 +319,7 @@ impl Host {
             settings,
             worker,
             out: args.out.clone(),
+            all_sent: AtomicBool::new(false),
             handled: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         })
@@ -321,7 +329,7 @@ impl Host {
     async fn upload(&self, path: &Path, file: &mut File, settings: &SplitSettings) -> Result<SplitInput, RunError> {
         let key = incoming(path);
         let mut hash = Sha256::new();
-        let mut buffer = vec![0; WHOLE_FILE_IN_MEMORY];
+        let mut buffer = vec![0; CHUNK];
         loop {
             match file.read(&mut buffer).map_err(|error| file_error(path, error))? {
                 0 => break,
@@ -334,7 +342,7 @@ impl Host {
         let known = objects::read(&self.ports, &marker).await?;
         if known.is_none_or(|seen| seen.bytes != version.as_bytes()) || self.ports.store.head(&key).await?.is_none() {
             let copy = file.try_clone().map_err(|error| file_error(path, error))?;
-            let body = tokio_util::io::ReaderStream::new(tokio::fs::File::from_std(copy));
+            let body = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
             let body = futures::TryStreamExt::map_err(body, |error| StoreError::Refused { detail: error.to_string() });
             self.ports.store.put_stream(&key, Box::pin(body), Precondition::None).await?;
             objects::write(&self.ports, &marker, version.clone().into(), Precondition::None).await?;
@@ -361,8 +369,7 @@ impl Host {
         mut progress: Progress,
     ) -> Result<Ended, RunError> {
         let path = self.out.join(&source.key).display().to_string();
-        let report = split(&self.ports, &settings, source, Timestamp::MAX).await?;
-        let job = match report {
+        let job = match split::admit(&self.ports, &settings, &source).await? {
             SplitReport::Split(job) => job,
             SplitReport::Rejected { job, catalog, problem } => {
                 let summary = self.path(&Manifests::of(&catalog, &job).summary());
@@ -378,25 +385,32 @@ impl Host {
             }
         };
         progress.say(&announcement(&job));
-        let mut workers = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for _ in 0..concurrency {
-            workers.spawn(self.clone().worker());
+            tasks.spawn(self.clone().worker());
         }
+        let sender = tasks.spawn(self.clone().send((*job).clone(), source));
         let (mut ticks, mut interrupts) = (0u32, 0u32);
         let mut changes = BTreeSet::new();
-        while !workers.is_empty() {
+        let mut failed = None;
+        while !tasks.is_empty() {
             tokio::select! {
                 biased;
                 _ = tokio::signal::ctrl_c() => {
                     interrupts += 1;
                     if interrupts > 1 {
-                        workers.abort_all();
+                        tasks.abort_all();
                     } else {
                         self.stop();
                         progress.say("Stopping: waiting for the calls in flight, which are paid for. Ctrl-C again abandons them.");
                     }
                 }
-                Some(_) = workers.join_next() => {}
+                Some(ended) = tasks.join_next() => {
+                    if !matches!(ended, Ok(Ok(()))) {
+                        failed = failed.or(ended.ok().and_then(Result::err));
+                        self.stop();
+                    }
+                }
                 () = tokio::time::sleep(TICK) => {
                     ticks += 1;
                     while let Ok(key) = changed.try_recv() {
@@ -406,14 +420,18 @@ impl Host {
                         self.merge(std::mem::take(&mut changes)).await;
                     }
                     progress.update(job.rejected + self.handled.load(Ordering::Relaxed), job.rows, "");
-                    let open = self.worker.breaker.opened().is_some();
-                    if open || self.rows.is_empty() {
-                        self.stop();
-                    }
+                    self.stop_if_done();
                 }
+            }
+            if self.stopping.load(Ordering::Relaxed) {
+                // It may be waiting for room that nobody makes any more.
+                sender.abort();
             }
         }
         progress.finish();
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
         self.merge_all(&job).await?;
         if interrupts > 0 {
             return Ok(Ended::Interrupted);
@@ -429,7 +447,21 @@ impl Host {
         self.rows.wake();
     }
 
-    async fn worker(self: Arc<Self>) {
+    fn stop_if_done(&self) {
+        let done = self.all_sent.load(Ordering::Relaxed) && self.rows.is_empty();
+        if done || self.worker.breaker.opened().is_some() {
+            self.stop();
+        }
+    }
+
+    async fn send(self: Arc<Self>, job: Job, source: SplitInput) -> Result<(), SplitError> {
+        split::send(&self.ports, &job, &source, Timestamp::MAX).await?;
+        self.all_sent.store(true, Ordering::Relaxed);
+        self.stop_if_done();
+        Ok(())
+    }
+
+    async fn worker(self: Arc<Self>) -> Result<(), SplitError> {
         while !self.stopping.load(Ordering::Relaxed) {
             for delivery in self.rows.receive(1).await {
                 let receipt = delivery.receipt.clone();
@@ -439,10 +471,9 @@ impl Host {
                     self.handled.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            if self.worker.breaker.opened().is_some() || self.rows.is_empty() {
-                self.stop();
-            }
+            self.stop_if_done();
         }
+        Ok(())
     }
 
     async fn merge(&self, keys: BTreeSet<String>) {
@@ -515,6 +546,20 @@ impl Host {
              Top up the balance or correct the key, then run the same command again: it goes on with the rest.",
             job.rows
         );
+        Ok(())
+    }
+}
+
+/// The retry queue: what would be redriven is sent again by the same command.
+struct Forgotten;
+
+#[async_trait]
+impl Queue for Forgotten {
+    async fn send(&self, _: &[Outgoing]) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    async fn delay(&self, _: &str, _: Duration) -> Result<(), QueueError> {
         Ok(())
     }
 }

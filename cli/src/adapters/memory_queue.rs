@@ -20,9 +20,12 @@ const MAX_INVISIBLE: Duration = Duration::from_secs(12 * 3600);
 pub struct MemoryQueue {
     visibility: Duration,
     redrive: Option<(u32, Arc<MemoryQueue>)>,
+    capacity: usize,
     state: Mutex<State>,
     /// Something may be visible earlier than the waiting receivers think.
     changed: Notify,
+    /// A queue that was full is half empty.
+    room: Notify,
 }
 
 /// When a message becomes visible, and its number: the order in which messages are received.
@@ -101,9 +104,17 @@ impl MemoryQueue {
         Self {
             visibility: visibility.min(MAX_INVISIBLE),
             redrive: max_receives.zip(dead_letters),
+            capacity: usize::MAX,
             state: Mutex::default(),
             changed: Notify::new(),
+            room: Notify::new(),
         }
+    }
+
+    /// With room for so many messages, those in flight included: [`Queue::send`] waits for it, which SQS never does.
+    #[must_use]
+    pub fn bounded(self, capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), ..self }
     }
 
     /// Up to `max` messages; waits until there is at least one, or until [`MemoryQueue::wake`].
@@ -143,6 +154,7 @@ impl MemoryQueue {
             if let Some((_, dead_letters)) = self.redrive.as_ref().filter(|(most, _)| receives >= *most) {
                 // Under the lock of this queue, so that the message is at every moment in one of them.
                 dead_letters.push_all(state.remove(number).map(|message| message.content));
+                self.tell_of_room(&state);
                 continue;
             }
             state.move_turn(number, now + self.visibility, Phase::Received);
@@ -163,6 +175,7 @@ impl MemoryQueue {
         let mut state = self.lock();
         if let Some((number, _)) = state.of_receipt(receipt) {
             state.remove(number);
+            self.tell_of_room(&state);
         }
     }
 
@@ -221,8 +234,23 @@ impl MemoryQueue {
         let mut state = self.lock();
         for number in numbers {
             state.remove(number);
+            self.tell_of_room(&state);
         }
         count
+    }
+
+    /// Not for every message: a sender that has filled the queue sleeps until half of it is gone.
+    fn tell_of_room(&self, state: &State) {
+        if state.messages.len() == self.capacity / 2 {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// As many messages as there is room for; says how many.
+    fn push_some(&self, contents: &[&Outgoing]) -> usize {
+        let room = self.capacity.saturating_sub(self.len()).min(contents.len());
+        self.push_all(contents.iter().take(room).map(|&content| content.clone()));
+        room
     }
 
     fn push_all(&self, contents: impl IntoIterator<Item = Outgoing>) {
@@ -244,7 +272,17 @@ impl Queue for MemoryQueue {
         let refused: Vec<(usize, String)> =
             messages.iter().enumerate().filter_map(|(index, message)| Some((index, refusal(message)?))).collect();
         let taken = messages.iter().enumerate().filter(|(index, _)| refused.iter().all(|(other, _)| other != index));
-        self.push_all(taken.map(|(_, message)| message.clone()));
+        let taken: Vec<&Outgoing> = taken.map(|(_, message)| message).collect();
+        let mut rest = &taken[..];
+        loop {
+            // Before looking, so that no room is missed.
+            let room = self.room.notified();
+            rest = &rest[self.push_some(rest)..];
+            if rest.is_empty() {
+                break;
+            }
+            room.await;
+        }
         match refused.first() {
             None => Ok(()),
             Some((index, why)) => {
@@ -381,6 +419,34 @@ mod tests {
         }
         assert_eq!(queue.len(), 1);
         assert!(matches!(queue.delay("nonsense", Duration::ZERO).await, Err(QueueError::Refused { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_into_a_full_queue_waits() {
+        let queue = Arc::new(MemoryQueue::new(VISIBILITY, None, None).bounded(4));
+        let sender = queue.clone();
+        let sending = tokio::spawn(async move { sender.send(&["a", "b", "c", "d", "e", "f"].map(message)).await });
+        let mut received = Vec::new();
+        while received.len() < 6 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(queue.len() <= 4);
+            let deliveries = queue.try_receive(3);
+            received.extend(deliveries.iter().map(|delivery| delivery.body.clone()));
+            // What is received is still there; only what is deleted makes room.
+            assert_eq!(sending.is_finished(), received.len() > 4);
+            deliveries.iter().for_each(|delivery| queue.delete(&delivery.receipt));
+        }
+        assert_eq!(received, ["a", "b", "c", "d", "e", "f"]);
+        assert_eq!(sending.await.unwrap(), Ok(()));
+
+        // A message that nobody could handle makes room as well.
+        let dead = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
+        let queue = Arc::new(MemoryQueue::new(Duration::ZERO, Some(1), Some(dead.clone())).bounded(1));
+        let sender = queue.clone();
+        let sending = tokio::spawn(async move { sender.send(&["poison", "good"].map(message)).await });
+        assert_eq!(bodies(&queue.receive(1).await), ["poison"]);
+        assert_eq!(bodies(&queue.receive(1).await), ["good"]);
+        assert_eq!((sending.await.unwrap(), dead.len()), (Ok(()), 1));
     }
 
     #[tokio::test(start_paused = true)]
