@@ -48,12 +48,13 @@ fn filter(level: LevelFilter) -> Targets {
         .with_targets(["packshot", "splitter", "generator", "merger"].map(|target| (target, level)))
 }
 
-/// Ends a function: the reason why it cannot work goes to the log, in one piece and readable.
+/// Ends a function: the reason why it cannot work goes to the log, in one line like all others. The log itself may not have
+/// begun: its level is part of the configuration.
 pub fn exit(outcome: Result<(), impl Display>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", serde_json::json!({ "level": "ERROR", "message": error.to_string() }));
             ExitCode::FAILURE
         }
     }
