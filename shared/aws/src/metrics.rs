@@ -258,3 +258,115 @@ impl Drop for Invocation<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{panic, time::Duration};
+
+    use super::*;
+
+    fn lines(facts: impl IntoIterator<Item = Fact>) -> Vec<Value> {
+        let metrics = Metrics::new("s", 0.25);
+        facts.into_iter().for_each(|fact| metrics.note(fact));
+        let lines = metrics.take(Timestamp::from_millisecond(1_234).unwrap());
+        assert!(metrics.take(Timestamp::UNIX_EPOCH).is_empty(), "told once");
+        lines.iter().for_each(assert_readable);
+        lines
+    }
+
+    /// What CloudWatch asks of a line.
+    fn assert_readable(line: &Value) {
+        assert_eq!(line["_aws"]["Timestamp"], 1_234);
+        let [directive] = line["_aws"]["CloudWatchMetrics"].as_array().unwrap().as_slice() else { panic!("{line}") };
+        assert_eq!(directive["Namespace"], "packshot");
+        for dimension in directive["Dimensions"].as_array().unwrap().iter().flat_map(|set| set.as_array().unwrap()) {
+            assert!(line[dimension.as_str().unwrap()].is_string(), "{line}");
+        }
+        let metrics = directive["Metrics"].as_array().unwrap();
+        assert!((1..=100).contains(&metrics.len()));
+        for metric in metrics {
+            let known = METRICS.iter().find(|known| metric["Name"] == known.name).expect("a metric that METRICS names");
+            assert_eq!(metric["Unit"], known.unit);
+            match &line[known.name] {
+                Value::Array(values) => {
+                    assert!((1..=100).contains(&values.len()) && values.iter().all(Value::is_number));
+                }
+                value => assert!(value.is_number(), "{line}"),
+            }
+        }
+    }
+
+    fn called(milliseconds: u64, pictures: usize) -> Fact {
+        Fact::Called { took: Duration::from_millis(milliseconds), retry: milliseconds % 2 == 1, pictures }
+    }
+
+    #[test]
+    fn an_invocation_is_one_line() {
+        let [line] = lines([
+            called(20, 4),
+            called(31, 2),
+            Fact::Throttled,
+            Fact::Held,
+            Fact::Held,
+            Fact::OutcomeUnknown,
+            Fact::RowCompleted { reused: false, archive_error: true },
+            Fact::RowCompleted { reused: true, archive_error: false },
+            Fact::RowsSplit { sent: 3, rejected: 2 },
+            Fact::RowsSplit { sent: 4, rejected: 0 },
+            Fact::CatalogRejected,
+            Fact::PartMerged,
+            Fact::ManifestWritten { lag: Duration::from_millis(2_900), first: true },
+            Fact::ManifestWritten { lag: Duration::from_secs(9), first: false },
+            Fact::Swept { oldest: Duration::from_secs(7_200) },
+        ])
+        .try_into()
+        .unwrap();
+        let expected = json!({
+            "Calls": 2.0, "Retries": 1.0, "Images": 6.0, "EstimatedSpend": 1.5, "ApiLatency": [20, 31], "Throttles": 1.0,
+            "BreakerOpen": 1.0, "UnknownOutcomes": 1.0, "RowsCompleted": 2.0, "Reuses": 1.0, "ArchiveErrors": 1.0,
+            "RowsSplit": 7.0, "RowsRejected": 2.0, "CatalogsRejected": 1.0, "PartsMerged": 1.0, "MergeLag": [2, 9],
+            "JobsFinished": 1.0, "JobAge": 7200.0, "Stack": "s",
+        });
+        let Value::Object(mut found) = line else { panic!("{line}") };
+        assert_eq!(found.remove("_aws").unwrap()["CloudWatchMetrics"][0]["Dimensions"], json!([["Stack"]]));
+        assert_eq!(found.len(), METRICS.len(), "all but RowsFailed, and Stack");
+        assert_eq!(Value::Object(found), expected);
+    }
+
+    #[test]
+    fn failed_rows_stand_under_their_class_and_under_all() {
+        let failed = [ErrorClass::Row, ErrorClass::Account, ErrorClass::Row].map(Fact::RowFailed);
+        let found: Vec<_> =
+            lines(failed).iter().map(|line| (line["Class"].clone(), line["RowsFailed"].clone())).collect();
+        assert_eq!(found, [(json!("account"), json!(1.0)), (json!("row"), json!(2.0))]);
+        let line = &lines(failed)[0];
+        assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["Stack"], ["Stack", "Class"]]));
+        let of_failed = METRICS.iter().find(|metric| metric.name == "RowsFailed").unwrap();
+        assert_eq!(of_failed.by, Some(("Class", ["row", "transient", "account", "unknown", "aborted"].as_slice())));
+    }
+
+    #[test]
+    fn no_latency_is_lost() {
+        let lines = lines((0..250).map(|n| called(n, 0)));
+        let found: Vec<usize> = lines.iter().map(|line| line["ApiLatency"].as_array().unwrap().len()).collect();
+        assert_eq!(found, [100, 100, 50]);
+        assert_eq!((&lines[0]["Calls"], &lines[1]["Calls"]), (&json!(250.0), &Value::Null));
+    }
+
+    #[test]
+    fn nothing_happened_nothing_said() {
+        assert!(lines([]).is_empty());
+    }
+
+    #[test]
+    fn a_panic_does_not_swallow_the_facts() {
+        let metrics = Metrics::new("s", 0.0);
+        let ended = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+            let _facts = metrics.invocation();
+            metrics.note(Fact::Throttled);
+            panic!("in the middle of an invocation");
+        }));
+        assert!(ended.is_err());
+        assert!(metrics.take(Timestamp::UNIX_EPOCH).is_empty(), "written down when the invocation unwound");
+    }
+}

@@ -72,3 +72,34 @@ fn attributes(notice: &Notice) -> HashMap<String, MessageAttributeValue> {
     let chosen = [("status", notice.status.as_str().to_owned()), ("catalog", notice.catalog.to_string())];
     chosen.into_iter().filter_map(|(name, value)| Some((name.to_owned(), text(value)?))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn notice(catalog: &str) -> Notice {
+        let value = json!({
+            "v": 1, "job": "0123456789abcdef", "catalog": catalog, "status": "complete", "bucket": "b", "rows": 1, "completed": 1,
+            "failed": 0, "rows_rejected": 0, "images": 4, "calls": 1, "retries": 0, "reused": 0, "unknown_outcomes": 0,
+            "latency_ms": 1, "manifest": "m", "summary": "s", "ended_at": "2026-03-01T00:00:00Z"
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn sns_takes_every_subject() {
+        assert_eq!(subject(&notice("shoes")), "packshot: complete (1 of 1): shoes");
+        assert_eq!(subject(&notice("Frühling\n2026")), "packshot: complete (1 of 1): Fr?hling?2026");
+        assert_eq!(subject(&notice(&"long/".repeat(100))).len(), 99);
+    }
+
+    #[test]
+    fn machines_get_json_and_people_get_text() {
+        let message: Value = serde_json::from_str(&message(&notice("shoes"))).unwrap();
+        let machines: Notice = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
+        assert_eq!(machines, notice("shoes"));
+        assert_eq!(message["email"], notice("shoes").text());
+    }
+}

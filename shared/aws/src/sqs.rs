@@ -254,6 +254,18 @@ mod tests {
         assert_eq!((entry.id(), names), ("3", vec!["b"]));
     }
 
+    #[tokio::test]
+    async fn a_message_carries_the_trace_it_was_sent_in() {
+        let sent = || entry(0, &message(1)).unwrap().message_system_attributes;
+        assert_eq!(sent(), None);
+        let attributes = trace::within(Some("Root=1-a;Sampled=1".into()), async { sent() }).await.unwrap();
+        let found: Vec<_> = attributes
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.data_type(), value.string_value().unwrap()))
+            .collect();
+        assert_eq!(found, [("AWSTraceHeader", "String", "Root=1-a;Sampled=1")]);
+    }
+
     fn failed(id: &str, sender_fault: bool) -> BatchResultErrorEntry {
         BatchResultErrorEntry::builder().id(id).code("Code").sender_fault(sender_fault).build().unwrap()
     }

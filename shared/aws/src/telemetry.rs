@@ -62,9 +62,60 @@ pub fn exit(outcome: Result<(), impl Display>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use tracing::Level;
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::{Value, json};
+    use tracing::{Level, field::Empty};
 
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn every_line_says_of_which_request_trace_and_row_it_is() {
+        let written = Written::default();
+        let writer = written.clone();
+        let log = tracing_subscriber::registry().with(layer(LevelFilter::WARN, move || writer.clone()));
+        let _guard = tracing::subscriber::set_default(log);
+        let metrics = Metrics::new("s", 0.0);
+        invocation(&metrics, "request-1", Some("Root=1-own;Sampled=1".into()), async {
+            tracing::warn!(target: "packshot_pipeline", "outside");
+            let work = async {
+                let row = tracing::error_span!(target: "packshot_pipeline", "message", row = Empty);
+                let _entered = row.enter();
+                row.record("row", 7);
+                tracing::info!(target: "packshot_pipeline", "not at this level");
+                tracing::error!(target: "packshot_pipeline", code = "c", "inside");
+            };
+            trace::within(Some("Root=1-message".into()), work).await;
+        })
+        .await;
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let told: Vec<_> =
+            lines.iter().map(|line| [&line["message"], &line["request_id"], &line["trace_id"], &line["row"]]).collect();
+        assert_eq!(
+            told,
+            [
+                [&json!("outside"), &json!("request-1"), &json!("1-own"), &Value::Null],
+                [&json!("inside"), &json!("request-1"), &json!("1-message"), &json!(7)],
+            ]
+        );
+        assert_eq!((&lines[1]["level"], &lines[1]["code"]), (&json!("ERROR"), &json!("c")));
+        assert!(lines[0]["timestamp"].is_string(), "{text}");
+    }
 
     #[test]
     fn only_our_own_code_gets_chatty() {
