@@ -131,7 +131,8 @@ fn ten_times_the_rows_take_ten_times_the_port_calls() {
     println!("{few:?}\n{many:?}");
     let ratio = |who: &str| many[who] / few[who];
     assert_eq!(ratio("generator"), 1.0, "no row of a large job takes more than one of a small job");
-    assert!((0.95..=1.05).contains(&ratio("merger")), "{}", ratio("merger"));
+    // The sweep and the announcement are calls of the job, not of its rows.
+    assert!(ratio("merger") <= 1.05, "{}", ratio("merger"));
     // Once by the generator, once by the merger. Two mergers that see a part fill at once both read it, which is chance.
     assert!(many["results read"] < 2.25, "{}", many["results read"]);
     assert!(ratio("splitter") <= 1.0, "{}", ratio("splitter"));
