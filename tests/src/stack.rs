@@ -106,7 +106,15 @@ impl Stack {
     pub async fn inbox(&self, topic_arn: &str, filter: Option<&str>) -> Inbox {
         let config = self.config().await;
         let sqs = aws_sdk_sqs::Client::new(&config);
-        let created = sqs.create_queue().queue_name(format!("inbox-{}", fresh_name())).send().await.unwrap();
+        let allow_topics = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sqs:SendMessage",
+            "Principal": {"Service": "sns.amazonaws.com"}, "Resource": "*"}]}"#;
+        let created = sqs
+            .create_queue()
+            .queue_name(format!("inbox-{}", fresh_name()))
+            .attributes(QueueAttributeName::Policy, allow_topics)
+            .send()
+            .await
+            .unwrap();
         let url = created.queue_url.unwrap();
         let wanted = QueueAttributeName::QueueArn;
         let found = sqs.get_queue_attributes().queue_url(&url).attribute_names(wanted.clone()).send().await.unwrap();
