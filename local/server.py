@@ -174,6 +174,25 @@ def move_messages_back(sqs):
     sqs._HANDLERS.setdefault("StartMessageMoveTask", start)
 
 
+def keep_the_traces_of_batches(sqs):
+    """SendMessageBatch drops the system attributes of its entries, and with them the trace of each message. Can go when
+    ministack passes them on as SendMessage does."""
+    send = sqs._HANDLERS["SendMessageBatch"]
+
+    def send_with_traces(data, url):
+        answer = send(data, url)
+        traces = {entry["Id"]: entry.get("MessageSystemAttributes") for entry in data.get("Entries", [])}
+        of_message = {sent["MessageId"]: traces[sent["Id"]] for sent in answer["Successful"] if traces.get(sent["Id"])}
+        if of_message:
+            with sqs._queues_lock:
+                for message in sqs._get_q(data.get("QueueUrl", url))["messages"]:
+                    if attributes := of_message.get(message["id"]):
+                        message["sys"] = sqs._build_send_sys_attrs(message["sent_at"], attributes)
+        return answer
+
+    sqs._HANDLERS["SendMessageBatch"] = send_with_traces
+
+
 def take_over_buckets(changesets, provisioners):
     """A change set with ImportExistingResources finds the bucket that an earlier stack has left, and then fails because
     there is a bucket of this name. Can go when ministack's validation spares what a change set imports."""
@@ -204,6 +223,7 @@ def main():
     name_the_role_of_a_session(iam_evaluator)
     check_every_permission(iam_evaluator, lambda_svc, sqs, s3)
     move_messages_back(sqs)
+    keep_the_traces_of_batches(sqs)
     take_over_buckets(changesets, provisioners)
     app.main()
 
