@@ -89,6 +89,15 @@ impl DirectoryStore {
         }
     }
 
+    /// Looks at a small object at once: that is a matter of microseconds, and handing it to another thread would take longer.
+    async fn looking<T, F>(&self, key: &str, look: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Inner, &str) -> Result<T, StoreError> + Send + 'static,
+    {
+        if self.inner.length(key) <= CHUNK as u64 { look(&self.inner, key) } else { self.blocking(key, look).await }
+    }
+
     /// Runs on a thread that may wait for the disk.
     async fn blocking<T, F>(&self, key: &str, work: F) -> Result<T, StoreError>
     where
@@ -128,6 +137,11 @@ impl Inner {
             remembered.clear();
         }
         remembered.insert(key.to_owned(), (stamp, etag.clone()));
+    }
+
+    /// How long an object is; 0 where there is none.
+    fn length(&self, key: &str) -> u64 {
+        self.path(key).ok().and_then(|path| fs::metadata(path).ok()).map_or(0, |metadata| metadata.len())
     }
 
     fn look(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
@@ -272,11 +286,11 @@ impl Inner {
 #[async_trait]
 impl Store for DirectoryStore {
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.blocking(key, Inner::look).await
+        self.looking(key, Inner::look).await
     }
 
     async fn open(&self, key: &str, _version: Option<&str>) -> Result<Option<Object>, StoreError> {
-        let Some((meta, opened)) = self.blocking(key, Inner::open).await? else { return Ok(None) };
+        let Some((meta, opened)) = self.looking(key, Inner::open).await? else { return Ok(None) };
         let body = match opened {
             Opened::Small(bytes) if bytes.is_empty() => stream::empty().boxed(),
             Opened::Small(bytes) => stream::iter([Ok(bytes)]).boxed(),
