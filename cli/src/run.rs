@@ -6,6 +6,7 @@ use std::{
     io::{Read as _, Seek as _, Write as _},
     num::NonZeroU32,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -55,6 +56,8 @@ const MERGE_EVERY: u32 = 4;
 const VISIBILITY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A message that came back this often will not be handled in this run.
 const MAX_RECEIVES: u32 = 100;
+/// Calls of full length for which a row may wait that asks for the same as another row; it looks once a second.
+const CALLS_WAITED_FOR: u32 = 8;
 /// Bytes of the catalog that are read at once.
 const CHUNK: usize = 64 * 1024;
 /// Messages that wait in memory: enough that no worker waits for the splitter.
@@ -300,7 +303,9 @@ impl Host {
         let images = ImagesApi::new(&api.url, settings.request_timeout, Arc::new(api.key.clone()), clock.clone())
             .map_err(|error| RunError::Api(error.to_string()))?;
         let dead = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
-        let rows = MemoryQueue::new(VISIBILITY, Some(MAX_RECEIVES), Some(dead.clone()));
+        let looks = u32::try_from(settings.request_timeout.as_secs()).unwrap_or(u32::MAX);
+        let receives = MAX_RECEIVES.saturating_add(looks.saturating_mul(CALLS_WAITED_FOR));
+        let rows = MemoryQueue::new(VISIBILITY, Some(receives), Some(dead.clone()));
         let rows = Arc::new(rows.bounded(QUEUE.max(QUEUE_PER_WORKER * usize::from(args.concurrency))));
         let worker = Worker::new(&*clock, &settings);
         let ports = Ports {
@@ -393,10 +398,13 @@ impl Host {
         let (mut ticks, mut interrupts) = (0u32, 0u32);
         let mut changes = BTreeSet::new();
         let mut failed = None;
+        // One listener all along: a new one would not know of what was pressed while something was merged.
+        let mut interrupt = pin!(tokio::signal::ctrl_c());
         while !tasks.is_empty() {
             tokio::select! {
                 biased;
-                _ = tokio::signal::ctrl_c() => {
+                _ = &mut interrupt => {
+                    interrupt.set(tokio::signal::ctrl_c());
                     interrupts += 1;
                     if interrupts > 1 {
                         tasks.abort_all();
@@ -432,7 +440,11 @@ impl Host {
         if let Some(error) = failed {
             return Err(error.into());
         }
-        self.merge_all(&job).await?;
+        tokio::select! {
+            biased;
+            merged = self.merge_all(&job) => merged?,
+            _ = &mut interrupt => interrupts += 1,
+        }
         if interrupts > 0 {
             return Ok(Ended::Interrupted);
         }
@@ -539,12 +551,12 @@ impl Host {
 
     async fn say_account_is_not_well(&self, job: &Job) -> Result<(), StoreError> {
         let reason = self.worker.breaker.opened().map(|file| file.reason).unwrap_or_default();
-        let done = job.rejected + self.handled.load(Ordering::Relaxed);
+        let done = self.handled.load(Ordering::Relaxed);
         eprintln!(
             "The API account cannot be charged, so packshot stopped calling: {reason}\n\
-             {done} of {} rows have their result and are kept; no other row was called for or failed.\n\
+             {done} of {} valid rows have their result and are kept; no other row was called for or failed.\n\
              Top up the balance or correct the key, then run the same command again: it goes on with the rest.",
-            job.rows
+            job.valid
         );
         Ok(())
     }

@@ -125,7 +125,7 @@ impl ImagesApi {
         let detail = key.redact(&chain(error));
         if error.is_builder() {
             ApiError::Misconfigured { detail }
-        } else if error.is_connect() || was_refused(error) {
+        } else if error.is_connect() || (status.is_none() && was_refused(error)) {
             ApiError::NotSent { detail }
         } else if error.is_timeout() {
             let detail = format!("no answer within {} s", self.timeout.as_secs_f64());

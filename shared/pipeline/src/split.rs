@@ -345,7 +345,7 @@ impl<'a> Rows<'a> {
             chunk.rows += 1;
             match verdict {
                 Ok(accepted) => chunk.push(sender.message(self.row, record.line, accepted, input)),
-                Err(rejected) => chunk.results.push(sender.rejected(self.row, record.line, rejected, input)),
+                Err(rejected) => chunk.push_result(sender.rejected(self.row, record.line, rejected, input)),
             }
         }
         if !chunk.is_full() && self.row != sender.job.rows {
@@ -458,6 +458,11 @@ impl Chunk {
     fn push(&mut self, message: Outgoing) {
         self.bytes += message.body.len();
         self.messages.push(message);
+    }
+
+    fn push_result(&mut self, (key, line): (String, Vec<u8>)) {
+        self.bytes += key.len() + line.len();
+        self.results.push((key, line));
     }
 
     fn is_full(&self) -> bool {

@@ -218,7 +218,8 @@ async fn what_a_server_took_before_it_died_is_unknown() {
     const NOTHING: &[u8] = b"";
     const GOAWAY_AFTER_IT: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
     const CANCEL: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08";
-    for bytes in [NOTHING, GOAWAY_AFTER_IT, CANCEL] {
+    const REFUSED_AFTER_200: &[u8] = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
+    for bytes in [NOTHING, GOAWAY_AFTER_IT, CANCEL, REFUSED_AFTER_200] {
         let api = Api::start(Way::Raw(bytes)).await;
         let result = api.call().await;
         assert!(matches!(result, Err(ApiError::Unknown { code: "connection_lost", .. })), "{bytes:?}: {result:?}");
