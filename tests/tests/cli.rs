@@ -386,7 +386,7 @@ fn an_empty_balance_stops_the_run_and_the_next_one_goes_on() {
     let api = Stub::scripted(&serde_json::json!({ "account": "empty" }));
     let place = Place::new(rows(30));
     let ran = place.run(Some(&api), &["--n", "1"]).expect(4);
-    assert!(ran.err.contains("Top up") && ran.err.contains("of 30 rows"), "{}", ran.err);
+    assert!(ran.err.contains("Top up") && ran.err.contains("of 30 valid rows"), "{}", ran.err);
     assert!(api.calls() < 10, "{} calls on an empty balance", api.calls());
     let api = Stub::start(None);
     place.run(Some(&api), &["--n", "1"]).expect(0);
