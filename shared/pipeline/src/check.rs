@@ -187,7 +187,7 @@ pub struct Survey {
 
 impl Survey {
     /// Takes down one row.
-    pub fn judged(&mut self, row: u64, line: u64, verdict: &Result<Accepted, Rejected>) {
+    pub fn judged(&mut self, row: u64, line: u64, verdict: &Result<Accepted<'_>, Rejected>) {
         let rejected = match verdict {
             Ok(accepted) => {
                 // There are 1 to 4.

@@ -249,7 +249,7 @@ impl Columns {
     /// A field of a row, trimmed; empty where the file has no such column.
     #[must_use]
     pub fn get<'a>(&self, record: &Record<'a>, column: Column) -> &'a str {
-        let text = self.position(column).map_or("", |index| self.field(record, index)).trim();
+        let text = self.position(column).map_or("", |index| trim(self.field(record, index)));
         match column {
             Column::Sku if text.is_empty() => self.handle.map_or("", |index| self.field(record, index)).trim(),
             Column::Title if text.is_empty() => {
@@ -411,6 +411,12 @@ fn unique(fields: &[&str]) -> Vec<String> {
         names.push(if *repeats == 1 { field.to_owned() } else { format!("{field} ({repeats})") });
     }
     names
+}
+
+/// As `str::trim`, at once where both ends are letters that anybody can see.
+fn trim(text: &str) -> &str {
+    let visible = |end: Option<&u8>| end.is_some_and(u8::is_ascii_graphic);
+    if visible(text.as_bytes().first()) && visible(text.as_bytes().last()) { text } else { text.trim() }
 }
 
 /// The first of several addresses. An address may hold commas itself, so only a comma before the next address parts them.

@@ -11,6 +11,7 @@ use bytes::{Buf as _, Bytes};
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::records::is_plain;
 use self::{
     decode::Decoder,
     records::{CTRL_Z, Records, Step},
@@ -156,7 +157,7 @@ impl CatalogReader {
                 Step::More => {}
                 Step::End => return Ok(None),
                 Step::Record => {
-                    if !self.records.record()?.is_empty() {
+                    if !self.records.is_blank()? {
                         break;
                     }
                 }

@@ -1,5 +1,7 @@
 //! One valid row on its way through the rows queue.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -17,9 +19,9 @@ pub const MAX_ROW_BYTES: usize = MAX_MESSAGE_BYTES - 4 * 1024;
 /// The version of the message format that this code writes.
 pub const VERSION: u32 = 1;
 
-/// The body of a message. `I` is what the splitter writes the original columns from, without making a map of them first.
+/// The body of a message. The splitter writes it from what it borrows from the row: `S` is text, `I` the original columns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RowMessage<I = Map<String, Value>> {
+pub struct RowMessage<I = Map<String, Value>, S = String> {
     /// Format version.
     pub v: u32,
     /// The job.
@@ -31,14 +33,14 @@ pub struct RowMessage<I = Map<String, Value>> {
     /// Its physical line in the file.
     pub line: u64,
     /// Canonical product key.
-    pub sku: String,
+    pub sku: S,
     /// Of the request.
     pub fingerprint: Fingerprint,
     /// How often a person has asked for this row again: 0 from the splitter, one more from each trip through the retry
     /// queue. A repeated delivery has the same round and is settled by the result; a higher round may call again.
     pub round: u64,
     /// The complete API request.
-    pub request: Request,
+    pub request: Request<S>,
     /// The row's original columns.
     pub input: I,
 }
@@ -48,7 +50,7 @@ pub struct RowMessage<I = Map<String, Value>> {
 #[error("not a row message: {0}")]
 pub struct Poison(pub String);
 
-impl<I: Serialize> RowMessage<I> {
+impl<I: Serialize, S: Serialize> RowMessage<I, S> {
     /// The body as it goes to the queue.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -88,7 +90,7 @@ impl RowMessage {
 }
 
 /// An upper bound of a row's body, cheap enough for every row: JSON makes at most six bytes of one.
-pub(crate) fn worst_case_bytes(record: &Record<'_>, names: &[String], request: &Request) -> usize {
+pub(crate) fn worst_case_bytes(record: &Record<'_>, names: &[String], request: &Request<Cow<'_, str>>) -> usize {
     let input: usize =
         record.fields().map(str::len).sum::<usize>() + names.iter().map(|name| name.len() + 6).sum::<usize>();
     let bound = 6 * (input + request.prompt.len() + 2 * request.image_url.len()) + 4 * 1024;

@@ -42,17 +42,19 @@ impl Prompt {
         Ok(Self { template: Some(Arc::new(environment)) })
     }
 
-    /// Renders the prompt of one row. A template sees `columns` (original names) and the standard fields.
-    pub fn render<'a>(
+    /// Renders the prompt of one row into `text`. A template sees `columns` (original names) and the standard fields.
+    pub fn render<'a, 't>(
         &self,
         fields: PromptFields<'_>,
         columns: impl Iterator<Item = (&'a str, &'a str)>,
-    ) -> Result<String, TemplateError> {
-        let Some(environment) = &self.template else { return Ok(vendor_prompt(fields)) };
+        text: &'t mut String,
+    ) -> Result<&'t str, TemplateError> {
+        let Some(environment) = &self.template else { return Ok(vendor_prompt(fields, text)) };
         let template = environment.get_template(TEMPLATE).map_err(|e| TemplateError(format!("{e:#}")))?;
         let mut context: std::collections::BTreeMap<&str, &str> = columns.collect();
         context.extend([("title", fields.title), ("brand", fields.brand), ("style_tags", fields.style_tags)]);
-        template.render(minijinja::Value::from_pairs(context)).map_err(|e| TemplateError(format!("{e:#}")))
+        *text = template.render(minijinja::Value::from_pairs(context)).map_err(|e| TemplateError(format!("{e:#}")))?;
+        Ok(text)
     }
 }
 
@@ -62,15 +64,15 @@ pub(crate) const OPENING: &str = "E-commerce hero product photo of ";
 pub(crate) const CLOSING: &str = "Photorealistic, centered composition, clean edges, no watermark, no extra text.";
 
 /// The vendor's sentence. A clause whose field is empty is left out.
-fn vendor_prompt(PromptFields { title, brand, style_tags }: PromptFields<'_>) -> String {
-    let mut prompt = String::with_capacity(160 + title.len() + brand.len() + style_tags.len());
+fn vendor_prompt<'t>(PromptFields { title, brand, style_tags }: PromptFields<'_>, text: &'t mut String) -> &'t str {
+    text.clear();
     for (before, field) in [(OPENING, title), ("Brand identity: ", brand), ("Style cues: ", style_tags)] {
         if !field.is_empty() {
-            prompt.extend([before, field, ". "]);
+            text.extend([before, field, ". "]);
         }
     }
-    prompt.push_str(CLOSING);
-    prompt
+    text.push_str(CLOSING);
+    text
 }
 
 #[cfg(test)]
@@ -84,13 +86,13 @@ mod tests {
     fn the_vendors_sentence() {
         let prompt = Prompt::new(None).unwrap();
         assert_eq!(
-            prompt.render(MUG, std::iter::empty()).unwrap(),
+            prompt.render(MUG, std::iter::empty(), &mut String::new()).unwrap(),
             "E-commerce hero product photo of Minimalist ceramic mug. Brand identity: Northline. Style cues: studio lighting. \
              Photorealistic, centered composition, clean edges, no watermark, no extra text."
         );
         let bare = PromptFields { brand: "", style_tags: "", ..MUG };
         assert_eq!(
-            prompt.render(bare, std::iter::empty()).unwrap(),
+            prompt.render(bare, std::iter::empty(), &mut String::new()).unwrap(),
             "E-commerce hero product photo of Minimalist ceramic mug. Photorealistic, centered composition, clean edges, \
              no watermark, no extra text."
         );
@@ -100,7 +102,7 @@ mod tests {
     fn a_template_sees_all_columns() {
         let prompt = Prompt::new(Some("{{ title }} in {{ colour }}{% if brand %} by {{ brand }}{% endif %}")).unwrap();
         assert_eq!(
-            prompt.render(MUG, [("colour", "blue")].into_iter()).unwrap(),
+            prompt.render(MUG, [("colour", "blue")].into_iter(), &mut String::new()).unwrap(),
             "Minimalist ceramic mug in blue by Northline"
         );
     }
@@ -109,9 +111,9 @@ mod tests {
     fn a_broken_template_is_an_error_not_a_panic() {
         assert!(Prompt::new(Some("{{ title")).is_err());
         let misspelt = Prompt::new(Some("{{ tilte }}")).unwrap();
-        assert!(misspelt.render(MUG, std::iter::empty()).unwrap_err().0.contains("undefined"));
+        assert!(misspelt.render(MUG, std::iter::empty(), &mut String::new()).unwrap_err().0.contains("undefined"));
         let endless =
             Prompt::new(Some("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}"));
-        assert!(endless.unwrap().render(MUG, std::iter::empty()).is_err());
+        assert!(endless.unwrap().render(MUG, std::iter::empty(), &mut String::new()).is_err());
     }
 }

@@ -5,30 +5,31 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Everything the API is asked for. The field order is the order on the wire.
+/// Everything the API is asked for. The field order is the order on the wire. `S` is text that the splitter borrows from
+/// the row, because it looks at millions of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Request {
+pub struct Request<S = String> {
     /// Model name, for example `gpt-image-1`.
-    pub model: String,
+    pub model: S,
     /// The rendered prompt.
-    pub prompt: String,
+    pub prompt: S,
     /// The product's own photo, http or https.
-    pub image_url: String,
+    pub image_url: S,
     /// Picture size, for example `1024x1024`.
-    pub size: String,
+    pub size: S,
     /// For example `high`.
-    pub quality: String,
+    pub quality: S,
     /// How many pictures, 1 to 4.
     pub n: u8,
     /// For example `transparent`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub background: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub background: Option<S>,
     /// Part of the fingerprint, never sent to the API: change it to have the row made anew.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<S>,
 }
 
-impl Request {
+impl<S: AsRef<str>> Request<S> {
     /// SHA-256 over the canonical JSON: keys sorted, no white space, absent fields left out.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -51,14 +52,14 @@ impl Request {
             size: &'a str,
         }
         let canonical = Canonical {
-            background: self.background.as_deref(),
-            image_url: &self.image_url,
-            model: &self.model,
+            background: self.background.as_ref().map(S::as_ref),
+            image_url: self.image_url.as_ref(),
+            model: self.model.as_ref(),
             n: self.n,
-            prompt: &self.prompt,
-            quality: &self.quality,
-            revision: self.revision.as_deref(),
-            size: &self.size,
+            prompt: self.prompt.as_ref(),
+            quality: self.quality.as_ref(),
+            revision: self.revision.as_ref().map(S::as_ref),
+            size: self.size.as_ref(),
         };
         let json = crate::json::to_vec(&canonical);
         Sha256::digest(&json).into()

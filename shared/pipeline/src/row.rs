@@ -2,17 +2,18 @@
 
 use std::{
     borrow::Cow,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    fmt::Display,
+    hash::{BuildHasher as _, Hash},
 };
 
+use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use crate::{
     columns::{Column, Columns},
-    intake::Record,
+    intake::{Record, is_plain},
     job::NotACatalog,
     message::{MAX_ROW_BYTES, worst_case_bytes},
     prompt::{Prompt, PromptFields},
@@ -21,13 +22,21 @@ use crate::{
     spreadsheet,
 };
 
+/// A row and what is to be done with it. Borrowed, because this is what the splitter does millions of times, twice.
+pub struct Judged<'a> {
+    /// Its original columns.
+    pub input: Input<'a>,
+    /// Whether it will be generated.
+    pub verdict: Result<Accepted<'a>, Rejected>,
+}
+
 /// A row that will be generated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
+pub struct Accepted<'a> {
     /// Canonical product key.
-    pub sku: String,
+    pub sku: &'a str,
     /// The complete API request.
-    pub request: Request,
+    pub request: Request<Cow<'a, str>>,
 }
 
 /// A row that will not, and why. Becomes a failed result.
@@ -48,6 +57,8 @@ pub struct Validator {
     prompt: Prompt,
     /// The product of the row before, where rows may go on with it.
     product: String,
+    /// Where the prompt of the row at hand is written.
+    text: String,
     seen: Seen,
 }
 
@@ -69,33 +80,41 @@ struct First {
     request: [u8; 8],
 }
 
-/// 96 bits of SHA-256. Were two SKUs alike in them, the second row would be rejected as a repetition of the first; among
-/// ten million SKUs that happens by chance once in 10^15 files.
-type SkuHash = [u8; 12];
+/// Were two SKUs alike in these 96 bits, the second row would be rejected as a repetition of the first; among ten million
+/// SKUs that happens by chance once in 10^15 files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct SkuHash([u32; 3]);
 
-impl Seen {
-    /// The line of an earlier row with this SKU and another request.
-    fn first_other(&mut self, sku: &str, request: &Request, line: u64) -> Option<u32> {
-        let mut hasher = DefaultHasher::new();
-        request.hash(&mut hasher);
-        let request = hasher.finish().to_le_bytes();
-        let mut hash = SkuHash::default();
-        let length = hash.len();
-        hash.copy_from_slice(&Sha256::digest(sku)[..length]);
-        let Self { firsts, places } = self;
-        if let Some(&place) = places.find(slot(&hash), |&place| firsts[place as usize].sku == hash) {
-            let first = &firsts[place as usize];
-            return (first.request != request).then_some(first.line);
-        }
-        places.insert_unique(slot(&hash), firsts.len() as u32, |&place| slot(&firsts[place as usize].sku));
-        firsts.push(First { sku: hash, line: u32::try_from(line).unwrap_or(u32::MAX), request });
-        None
+impl SkuHash {
+    fn of(sku: &str) -> Self {
+        let (low, high) = (hash(0, sku), hash(1, sku));
+        Self([low as u32, (low >> 32) as u32, high as u32])
+    }
+
+    /// A hash needs no hashing.
+    fn slot(&self) -> u64 {
+        u64::from(self.0[1]) << 32 | u64::from(self.0[0])
     }
 }
 
-/// A hash needs no hashing.
-fn slot(sku: &SkuHash) -> u64 {
-    sku.iter().take(8).fold(0, |slot, &byte| slot << 8 | u64::from(byte))
+/// The same in every process, so that whoever reads a file again judges it alike.
+fn hash(seed: u64, value: &(impl Hash + ?Sized)) -> u64 {
+    FixedState::with_seed(seed).hash_one(value)
+}
+
+impl Seen {
+    /// The line of an earlier row with this SKU and another request.
+    fn first_other(&mut self, sku: &str, request: &Request<Cow<'_, str>>, line: u64) -> Option<u32> {
+        let (sku, request) = (SkuHash::of(sku), hash(0, request).to_le_bytes());
+        let Self { firsts, places } = self;
+        if let Some(&place) = places.find(sku.slot(), |&place| firsts[place as usize].sku == sku) {
+            let first = &firsts[place as usize];
+            return (first.request != request).then_some(first.line);
+        }
+        places.insert_unique(sku.slot(), firsts.len() as u32, |&place| firsts[place as usize].sku.slot());
+        firsts.push(First { sku, line: u32::try_from(line).unwrap_or(u32::MAX), request });
+        None
+    }
 }
 
 impl Validator {
@@ -103,7 +122,7 @@ impl Validator {
     pub fn new(columns: Columns, defaults: Defaults) -> Result<Self, NotACatalog> {
         let prompt = Prompt::new(defaults.prompt_template.as_deref())
             .map_err(|error| NotACatalog::new("template_error", error.to_string()))?;
-        Ok(Self { columns, defaults, prompt, product: String::new(), seen: Seen::default() })
+        Ok(Self { columns, defaults, prompt, product: String::new(), text: String::new(), seen: Seen::default() })
     }
 
     /// The header.
@@ -118,26 +137,75 @@ impl Validator {
         self.columns.continues(record, &mut self.product)
     }
 
-    /// Judges the next row. The outer error ends the file: a prompt template that fails on a row fails on the job.
-    pub fn judge(&mut self, record: &Record<'_>) -> Result<Result<Accepted, Rejected>, NotACatalog> {
-        let sku = self.columns.get(record, Column::Sku);
-        let reject = |code, column: Option<Column>, what: String| {
-            let column = column.map(|c| format!(", column {}", self.columns.called(c))).unwrap_or_default();
-            let message = format!("line {}{column}: {what}", record.line);
-            Ok(Err(Rejected { sku: sku.to_owned(), code, message }))
+    /// Judges the next row. The error ends the file: a prompt template that fails on a row fails on the job.
+    pub fn judge<'a>(&'a mut self, record: Record<'a>) -> Result<Judged<'a>, NotACatalog> {
+        let Self { columns, defaults, prompt, text, seen, .. } = self;
+        let row = Row { columns, record, sku: columns.get(&record, Column::Sku) };
+        let verdict = match row.check(defaults) {
+            Err(rejected) => Err(rejected),
+            Ok(n) => {
+                let request = row.request(n, defaults, row.prompt(prompt, text)?);
+                row.check_among_others(&request, seen).map(|()| Accepted { sku: row.sku, request })
+            }
         };
+        Ok(Judged { input: Input { columns, record }, verdict })
+    }
+}
 
-        let (found, expected) = (record.len(), self.columns.names.len());
-        let spans = || match record.last_line() {
-            last if last > record.line => format!(" (the row goes on to line {last}: is a quotation mark not closed?)"),
+/// The row at hand.
+struct Row<'a> {
+    columns: &'a Columns,
+    record: Record<'a>,
+    sku: &'a str,
+}
+
+impl<'a> Row<'a> {
+    fn get(&self, column: Column) -> &'a str {
+        self.columns.get(&self.record, column)
+    }
+
+    fn reject(&self, code: &'static str, column: Option<Column>, what: impl Display) -> Rejected {
+        let column = column.map(|c| format!(", column {}", self.columns.called(c))).unwrap_or_default();
+        let message = format!("line {}{column}: {what}", self.record.line);
+        Rejected { sku: self.sku.to_owned(), code, message }
+    }
+
+    /// What can be said of the row by itself; answers with its number of pictures.
+    fn check(&self, defaults: &Defaults) -> Result<u8, Rejected> {
+        self.check_shape()?;
+        for column in Column::REQUIRED {
+            if self.get(column).is_empty() {
+                return Err(self.reject("empty_field", Some(column), "empty; every product needs one"));
+            }
+        }
+        check_sku(self.sku).map_err(|(code, what)| self.reject(code, Some(Column::Sku), what))?;
+        if self.record.may_hold_controls() {
+            self.check_characters()?;
+        }
+        check_image_url(self.get(Column::ImageUrl))
+            .map_err(|what| self.reject("invalid_image_url", Some(Column::ImageUrl), what))?;
+        match self.get(Column::N) {
+            "" => Ok(defaults.n),
+            text => text.parse().ok().filter(|n| (1..=4).contains(n)).ok_or_else(|| {
+                self.reject("invalid_n", Some(Column::N), format!("`{}` is not 1, 2, 3 or 4", excerpt(text)))
+            }),
+        }
+    }
+
+    fn check_shape(&self) -> Result<(), Rejected> {
+        let (found, expected) = (self.record.len(), self.columns.names.len());
+        let spans = || match self.record.last_line() {
+            last if last > self.record.line => {
+                format!(" (the row goes on to line {last}: is a quotation mark not closed?)")
+            }
             _ => String::new(),
         };
-        if record.stray_quote {
+        if self.record.stray_quote {
             let what = format!(
                 "text follows a closing quotation mark{}; write quotation marks inside a quoted field twice (\"\")",
                 spans()
             );
-            return reject("stray_quote", None, what);
+            return Err(self.reject("stray_quote", None, what));
         }
         if found != expected {
             let what = format!(
@@ -149,82 +217,66 @@ impl Validator {
                     "put fields that contain the delimiter into quotation marks"
                 }
             );
-            return reject("field_count", None, what);
+            return Err(self.reject("field_count", None, what));
         }
-        for column in Column::REQUIRED {
-            if self.columns.get(record, column).is_empty() {
-                return reject("empty_field", Some(column), "empty; every product needs one".into());
-            }
-        }
-        if let Err((code, what)) = check_sku(sku) {
-            return reject(code, Some(Column::Sku), what);
-        }
-        for column in Column::ALL.into_iter().filter(|_| !record.is_plain()) {
-            if let Some(control) = self.columns.get(record, column).chars().find(is_forbidden) {
-                let what = format!("has a control character (U+{:04X}); remove it", u32::from(control));
-                return reject("control_character", Some(column), what);
-            }
-        }
-        let image_url = self.columns.get(record, Column::ImageUrl);
-        if let Err(what) = check_image_url(image_url) {
-            return reject("invalid_image_url", Some(Column::ImageUrl), what.into());
-        }
-        let n = match self.columns.get(record, Column::N) {
-            "" => self.defaults.n,
-            text => match text.parse() {
-                Ok(n @ 1..=4) => n,
-                _ => return reject("invalid_n", Some(Column::N), format!("`{}` is not 1, 2, 3 or 4", excerpt(text))),
-            },
-        };
-        let request = self.request(record, n, image_url)?;
-        if worst_case_bytes(record, &self.columns.names, &request) > MAX_ROW_BYTES {
-            return reject("row_too_large", None, "the row is too large for a queue message; shorten its texts".into());
-        }
-        if let Some(line) = self.seen.first_other(sku, &request, record.line) {
-            return reject(
-                "duplicate_sku",
-                Some(Column::Sku),
-                format!("`{}` stands in line {line} already, with another request; keep one of them", excerpt(sku)),
-            );
-        }
-        Ok(Ok(Accepted { sku: sku.to_owned(), request }))
+        Ok(())
     }
 
-    fn request(&self, record: &Record<'_>, n: u8, image_url: &str) -> Result<Request, NotACatalog> {
-        let get = |column| self.columns.get(record, column);
-        let or = |column, default: &str| Some(get(column)).filter(|f| !f.is_empty()).unwrap_or(default).to_owned();
-        let optional = |column, default: Option<&String>| {
-            Some(get(column)).filter(|f| !f.is_empty()).map(str::to_owned).or_else(|| default.cloned())
-        };
-        let prompt = match get(Column::Prompt) {
-            "" => {
-                let fields = PromptFields {
-                    title: get(Column::Title),
-                    brand: get(Column::Brand),
-                    style_tags: get(Column::StyleTags),
-                };
-                let columns = self.columns.names.iter().map(String::as_str).zip(self.columns.fields(record));
-                self.prompt
-                    .render(fields, columns)
-                    .map_err(|error| NotACatalog::new("template_error", error.to_string()).on(record.line))?
+    fn check_characters(&self) -> Result<(), Rejected> {
+        for column in Column::ALL {
+            if let Some(control) = self.get(column).chars().find(is_forbidden) {
+                let what = format!("has a control character (U+{:04X}); remove it", u32::from(control));
+                return Err(self.reject("control_character", Some(column), what));
             }
-            prompt => prompt.to_owned(),
+        }
+        Ok(())
+    }
+
+    /// What can be said of it beside the rows before it, and beside a queue's limits.
+    fn check_among_others(&self, request: &Request<Cow<'_, str>>, seen: &mut Seen) -> Result<(), Rejected> {
+        if worst_case_bytes(&self.record, &self.columns.names, request) > MAX_ROW_BYTES {
+            let what = "the row is too large for a queue message; shorten its texts";
+            return Err(self.reject("row_too_large", None, what));
+        }
+        let Some(line) = seen.first_other(self.sku, request, self.record.line) else { return Ok(()) };
+        let what =
+            format!("`{}` stands in line {line} already, with another request; keep one of them", excerpt(self.sku));
+        Err(self.reject("duplicate_sku", Some(Column::Sku), what))
+    }
+
+    fn prompt(&self, prompt: &Prompt, text: &'a mut String) -> Result<&'a str, NotACatalog> {
+        let own = self.get(Column::Prompt);
+        if !own.is_empty() {
+            return Ok(own);
+        }
+        let fields = PromptFields {
+            title: self.get(Column::Title),
+            brand: self.get(Column::Brand),
+            style_tags: self.get(Column::StyleTags),
         };
-        Ok(Request {
-            model: or(Column::Model, &self.defaults.model),
-            prompt,
-            image_url: image_url.to_owned(),
-            size: or(Column::Size, &self.defaults.size),
-            quality: or(Column::Quality, &self.defaults.quality),
+        let columns = self.columns.names.iter().map(String::as_str).zip(self.columns.fields(&self.record));
+        prompt
+            .render(fields, columns, text)
+            .map_err(|error| NotACatalog::new("template_error", error.to_string()).on(self.record.line))
+    }
+
+    fn request(&self, n: u8, defaults: &'a Defaults, prompt: &'a str) -> Request<Cow<'a, str>> {
+        let own = |column| Some(self.get(column)).filter(|field| !field.is_empty());
+        let or = |column, default: &'a str| Cow::Borrowed(own(column).unwrap_or(default));
+        Request {
+            model: or(Column::Model, &defaults.model),
+            prompt: prompt.into(),
+            image_url: self.get(Column::ImageUrl).into(),
+            size: or(Column::Size, &defaults.size),
+            quality: or(Column::Quality, &defaults.quality),
             n,
-            background: optional(Column::Background, self.defaults.background.as_ref()),
+            background: own(Column::Background).or(defaults.background.as_deref()).map(Cow::Borrowed),
             // Both, so that a new revision for the whole file also renews the rows that name their own.
-            revision: match (self.defaults.revision.as_deref(), get(Column::Revision)) {
-                (default, "") => default.map(str::to_owned),
-                (None, own) => Some(own.to_owned()),
-                (Some(default), own) => Some(format!("{default}/{own}")),
+            revision: match (defaults.revision.as_deref(), own(Column::Revision)) {
+                (Some(default), Some(own)) => Some(Cow::Owned(format!("{default}/{own}"))),
+                (default, own) => own.or(default).map(Cow::Borrowed),
             },
-        })
+        }
     }
 }
 
@@ -236,12 +288,6 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Those of a record.
-    #[must_use]
-    pub fn of(columns: &'a Columns, record: Record<'a>) -> Self {
-        Self { columns, record }
-    }
-
     fn pairs(&self) -> impl Iterator<Item = (Cow<'a, str>, &'a str)> {
         let names = self.columns.names.iter().map(|name| Cow::Borrowed(name.as_str()));
         let beyond = (self.columns.names.len() + 1..).map(|n| Cow::Owned(format!("(field {n})")));
@@ -268,7 +314,10 @@ fn is_forbidden(c: &char) -> bool {
 
 /// A SKU is taken as it is or not at all: two that differ in case or in the form of an accent are two.
 fn check_sku(sku: &str) -> Result<(), (&'static str, String)> {
-    if let Some(c) = sku.chars().find(|&c| c.is_control() || is_deceptive(c)) {
+    let hidden = || sku.chars().find(|&c| c.is_control() || is_deceptive(c));
+    if !is_plain(sku)
+        && let Some(c) = hidden()
+    {
         return Err((
             "invalid_sku",
             format!("has a character that cannot be seen (U+{:04X}); remove it", u32::from(c)),
@@ -308,7 +357,8 @@ fn is_mangled(sku: &str) -> bool {
 }
 
 fn check_image_url(url: &str) -> Result<(), &'static str> {
-    let Some((scheme, rest)) = url.split_once("://") else {
+    let Some((scheme, rest)) = url.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?)))
+    else {
         return Err("not an http(s) address; it must begin with https://");
     };
     if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
@@ -321,7 +371,7 @@ fn check_image_url(url: &str) -> Result<(), &'static str> {
     if authority.contains('@') {
         return Err("carries a user name or password; use an address that needs none");
     }
-    if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if url.contains(' ') || !is_plain(url) && url.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("contains white space; write %20 instead");
     }
     Ok(())

@@ -19,7 +19,7 @@ use crate::{
     objects,
     ports::{Outgoing, Ports, Precondition, QueueError, StoreError},
     result::{Failed, FailedStatus, RowResult},
-    row::{Accepted, Input, Rejected, Validator},
+    row::{Accepted, Input, Judged, Rejected, Validator},
     settings::{Defaults, SplitSettings},
     summary::Summary,
 };
@@ -209,7 +209,7 @@ pub async fn validate(
     catalog: &Catalog,
     source: Source,
     now: Timestamp,
-    mut judged: impl FnMut(u64, u64, &Result<Accepted, Rejected>),
+    mut judged: impl FnMut(u64, u64, &Result<Accepted<'_>, Rejected>),
 ) -> Result<Job, ReadError> {
     let mut validator = header(&mut reader, &settings.column_map, settings.defaults.clone()).await?;
     let mut job = Job {
@@ -240,7 +240,7 @@ pub async fn validate(
             let what = format!("more than {} rows; cut the file into several", settings.max_rows);
             return Err(NotACatalog::new("too_many_rows", what).on(record.line).into());
         }
-        let verdict = validator.judge(&record)?;
+        let Judged { verdict, .. } = validator.judge(record)?;
         judged(job.rows, record.line, &verdict);
         match verdict {
             Ok(accepted) => {
@@ -337,11 +337,10 @@ impl<'a> Rows<'a> {
             }
             self.row += 1;
             // Also for rows that are on their way already: the validator must know their SKUs.
-            let verdict = validator.judge(&record).map_err(ReadError::from)?;
+            let Judged { verdict, input } = validator.judge(record).map_err(ReadError::from)?;
             if self.row <= self.done {
                 continue;
             }
-            let input = Input::of(validator.columns(), record);
             chunk.rows += 1;
             match verdict {
                 Ok(accepted) => chunk.push(sender.message(self.row, record.line, accepted, input)),
@@ -365,14 +364,14 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    fn message(&self, row: u64, line: u64, accepted: Accepted, input: Input<'_>) -> Outgoing {
+    fn message(&self, row: u64, line: u64, accepted: Accepted<'_>, input: Input<'_>) -> Outgoing {
         let message = RowMessage {
             v: message::VERSION,
             job: self.job.job.clone(),
             catalog: self.job.catalog.clone(),
             row,
             line,
-            sku: accepted.sku,
+            sku: accepted.sku.into(),
             fingerprint: accepted.request.fingerprint(),
             round: self.round,
             request: accepted.request,

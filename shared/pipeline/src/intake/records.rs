@@ -35,10 +35,10 @@ impl<'a> Record<'a> {
         self.text.chars().all(|c| c.is_whitespace() || c == CTRL_Z)
     }
 
-    /// Whether it is all printable ASCII, as most records are: then no letter in it needs a closer look.
+    /// Whether there may be a control character in it. Most records hold no byte that could be one, or begin one.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
-        is_plain(self.text)
+    pub fn may_hold_controls(&self) -> bool {
+        any(self.text, |b| b < b' ' || b == 0x7f || b == 0xc2)
     }
 
     /// One field, unquoted.
@@ -62,9 +62,14 @@ impl<'a> Record<'a> {
     }
 }
 
-fn is_plain(text: &str) -> bool {
+/// Whether a text is all printable ASCII.
+pub(crate) fn is_plain(text: &str) -> bool {
+    !any(text, |b| !matches!(b, b' '..=b'~'))
+}
+
+fn any(text: &str, is: impl Fn(u8) -> bool) -> bool {
     // To the end, whatever it finds, because the processor does that with many bytes at once.
-    text.bytes().fold(true, |plain, b| plain & matches!(b, b' '..=b'~'))
+    text.bytes().fold(false, |found, b| found | is(b))
 }
 
 /// The end of a file, to DOS and to some who still write like it.
@@ -179,6 +184,12 @@ impl Records {
                 ReadRecordResult::End => return Ok((used, Step::End)),
             }
         }
+    }
+
+    /// Whether the record is of the kind that [`Record::is_empty`] tells.
+    pub(super) fn is_blank(&self) -> Result<bool, NotACatalog> {
+        let begins = self.fields[..self.filled].first().is_some_and(u8::is_ascii_graphic);
+        Ok(!begins && self.record()?.is_empty())
     }
 
     pub(super) fn record(&self) -> Result<Record<'_>, NotACatalog> {
