@@ -15,7 +15,7 @@ use packshot_pipeline::ports::{MAX_MESSAGE_BYTES, Outgoing, Queue, QueueError};
 use crate::{sdk_error::Failure, trace};
 
 const BATCH_ENTRIES: usize = 10;
-const BATCHES_IN_FLIGHT: usize = 16;
+const BATCHES_IN_FLIGHT: usize = 32;
 /// SQS allows twelve hours counted from the moment the message was received, so the time that a function has worked on it
 /// (15 minutes at most) and the poller had it before has to fit as well.
 const MAX_DELAY: Duration = Duration::from_secs(12 * 3600 - 1800);
