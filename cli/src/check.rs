@@ -12,6 +12,7 @@ use packshot_pipeline::{
     json,
     keys::{self, Catalog, JobId},
     ports::{Clock as _, Etag, StoreError},
+    row::{Accepted, Rejected},
     settings::{GenerateSettings, SplitSettings},
     split::validate,
 };
@@ -134,7 +135,7 @@ pub async fn inspect(
         .boxed();
     let reader = CatalogReader::with_map(body, settings.column_map.clone());
     let mut survey = Survey::default();
-    let judged = |row, line, verdict: &_| survey.judged(row, line, verdict);
+    let judged = |row, line, verdict: &Result<Accepted<'_>, Rejected>| survey.judged(row, line, verdict);
     let read = validate(reader, settings, &job, &catalog, source, clock.now(), judged).await;
     let found = match read {
         Ok(found) => found,

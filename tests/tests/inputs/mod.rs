@@ -17,6 +17,7 @@ use packshot_pipeline::{
     job::{NotACatalog, Source},
     keys::{Catalog, JobId},
     ports::{Etag, StoreError},
+    row::{Accepted, Rejected},
     settings::{Defaults, SplitSettings},
     split::validate,
 };
@@ -44,9 +45,9 @@ async fn outcome(name: &str, chunks: Vec<Bytes>, column_map: &str) -> Value {
     let settings = SplitSettings { defaults, column_map: column_map.clone(), ..SplitSettings::default() };
     let body = stream::iter(chunks.into_iter().map(Ok)).boxed();
     let mut rows = Vec::new();
-    let judged = |row: u64, line: u64, verdict: &Result<_, _>| {
+    let judged = |row: u64, line: u64, verdict: &Result<Accepted<'_>, Rejected>| {
         rows.push(match verdict {
-            Ok(packshot_pipeline::row::Accepted { sku, request }) => {
+            Ok(Accepted { sku, request }) => {
                 let mut asked = serde_json::to_value(request).unwrap();
                 // What was not asked for says nothing about the file.
                 for (field, usual) in [("model", "gpt-image-1"), ("size", "1024x1024"), ("quality", "high")] {
@@ -56,7 +57,7 @@ async fn outcome(name: &str, chunks: Vec<Bytes>, column_map: &str) -> Value {
                 }
                 json!({"row": row, "line": line, "sku": sku, "accepted": asked})
             }
-            Err(packshot_pipeline::row::Rejected { sku, code, message }) => {
+            Err(Rejected { sku, code, message }) => {
                 json!({"row": row, "line": line, "sku": sku, "rejected": code, "message": message})
             }
         });
