@@ -41,7 +41,7 @@ pub const PICTURE_MB: f64 = 2.0;
 /// CPU seconds for keeping one MB: TLS in and out, two SHA-256, a checksum, copies. `openssl speed` says 1.6 ms of a core for the
 /// ciphers and hashes alone; the rest is an assumption.
 pub const KEEP_CPU_PER_MB: f64 = 0.005;
-/// CPU seconds of a row without its pictures: nine small requests over TLS. An assumption on the safe side.
+/// CPU seconds of a row without its pictures: seven small requests over TLS. An assumption on the safe side.
 pub const ROW_CPU: f64 = 0.004;
 /// Seconds of the store calls around a call, one after the other.
 pub const STORE_SECONDS: f64 = 0.3;
@@ -282,16 +282,16 @@ pub fn splitter_requests(work: &Work) -> Requests {
     Requests { reads: 4.0, writes: 2.0 + work.rows.div_ceil(2_000) as f64 + work.rejected as f64 }
 }
 
-/// Read: the row's result, its ledger entry, the breaker. Written: claim, outcome, result. With pictures kept: each of them, and the
-/// entry once more, to name them. A row that shares an outcome reads twice and writes its result.
+/// Read: the breaker. Written: claim, outcome, result. With pictures kept: each of them, and the entry once more, to name them. A row
+/// that shares an outcome reads its result and the ledger's entry, and writes its result, often after a claim that is refused.
 #[must_use]
 pub fn generator_requests(work: &Work, archive: bool) -> Requests {
     let calls = work.calls as f64;
     let shared = work.rows.saturating_sub(work.rejected + work.calls) as f64;
     let kept = if archive { 1.0 } else { 0.0 };
     Requests {
-        reads: calls * (3.0 + kept) + shared * 2.0,
-        writes: calls * (3.0 + kept) + work.images as f64 * kept + shared,
+        reads: calls * (1.0 + kept) + shared * 2.0,
+        writes: calls * (3.0 + kept) + work.images as f64 * kept + shared * 2.0,
     }
 }
 

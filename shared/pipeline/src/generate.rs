@@ -1,6 +1,6 @@
 //! Messages in, results out: claim in the ledger, call the API, record the outcome, write the result.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 
 use futures::{FutureExt as _, future::join_all};
 use jiff::Timestamp;
@@ -164,10 +164,7 @@ impl Host<'_> {
             return Ok(match self.worker.breaker.pass(self.ports, call_takes).await? {
                 Pass::Go => Permit::Call { probe: false },
                 Pass::Probe => Permit::Call { probe: true },
-                Pass::Hold(wait) => {
-                    self.ports.journal.note(Fact::Held);
-                    Permit::Not(wait)
-                }
+                Pass::Hold(wait) => Permit::Held(wait),
             });
         }
     }
@@ -180,6 +177,8 @@ enum Permit {
     },
     /// Not in this invocation; come back after this long.
     Not(Duration),
+    /// The same, because the breaker is open.
+    Held(Duration),
 }
 
 /// A live claim of ours.
@@ -191,6 +190,20 @@ struct Held {
 
 /// Where the ledger stands, as far as this row knows.
 type Known = Option<(Entry, Etag)>;
+
+/// The ledger's entry; the error is an object that we must not touch, as the failure of this row.
+type Looked = Result<Known, Failure>;
+
+/// What became of a row that was taken for a new one.
+#[expect(clippy::large_enum_variant, reason = "one at a time, for a moment, on the stack")]
+enum Tried {
+    /// It was not.
+    Not,
+    /// It is through.
+    End(Fate),
+    /// This stands in the ledger.
+    Found(Looked),
+}
 
 /// What a step leads to.
 #[expect(clippy::large_enum_variant, reason = "one at a time, for a moment, on the stack")]
@@ -228,23 +241,54 @@ impl<'a> Row<'a> {
     }
 
     async fn process(mut self) -> Result<Fate, Trouble> {
-        let ports = self.host.ports;
-        let (result, known) = futures::try_join!(objects::read(ports, &self.result_key), self.read_ledger())?;
-        self.result = result;
+        let known = match self.try_as_new().await? {
+            Tried::End(fate) => return Ok(fate),
+            Tried::Found(known) => {
+                self.result = objects::read(self.host.ports, &self.result_key).await?;
+                known
+            }
+            Tried::Not => {
+                let result = objects::read(self.host.ports, &self.result_key);
+                let (result, known) = futures::try_join!(result, self.read_ledger())?;
+                self.result = result;
+                known
+            }
+        };
+        self.host.worker.new_rows.store(matches!(known, Ok(None)), Ordering::Relaxed);
         if self.is_settled() {
             tracing::info!("settled before");
             return Ok(Fate::Done);
         }
-        let mut known = match known {
-            Ok(known) => known,
-            Err(foreign) => return self.fail(&self.uncalled(foreign)).await,
-        };
+        let mut next = self.decide_about(known).await?;
         loop {
-            match self.step(known).await? {
+            match next {
                 Next::End(fate) => return Ok(fate),
-                Next::Decide(next) => known = next,
+                Next::Decide(known) => next = self.step(known).await?,
             }
         }
+    }
+
+    /// Claims the row and calls before anything is read: the store refuses the claim where there is a ledger entry, and a
+    /// row has no result before its fingerprint has an entry. Not tried where it would probably fail: rows that are not
+    /// new come together, when a catalog is dropped again or a queue delivers twice, and may need no call.
+    async fn try_as_new(&self) -> Result<Tried, Trouble> {
+        let Host { ports, worker, .. } = self.host;
+        let RowMessage { job, round, fingerprint, .. } = self.message;
+        if *round > 0 || !worker.new_rows.load(Ordering::Relaxed) || worker.breaker.opened().is_some() {
+            return Ok(Tried::Not);
+        }
+        if worker.guardrail.stopped(ports, job, *round).await?.is_some() {
+            return Ok(Tried::Not);
+        }
+        let Permit::Call { probe } = self.host.may_call().await? else { return Ok(Tried::Not) };
+        let entry = Entry::new(fingerprint.clone(), self.asker.series.clone());
+        Ok(match self.claim(entry, None, false).await? {
+            Err(known) => Tried::Found(known),
+            Ok(held) => match self.call(held, probe).await? {
+                Next::End(fate) => Tried::End(fate),
+                Next::Decide(known) => Tried::Found(Ok(known)),
+            },
+        })
     }
 
     /// Whether this delivery has nothing left to do: the row is completed, or has failed for this round, or for good.
@@ -258,8 +302,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The ledger's entry; the inner error is an object that we must not touch, as the failure of this row.
-    async fn read_ledger(&self) -> Result<Result<Known, Failure>, StoreError> {
+    async fn read_ledger(&self) -> Result<Looked, StoreError> {
         let Some(seen) = objects::read(self.host.ports, &self.ledger_key).await? else { return Ok(Ok(None)) };
         let problem = match ledger::read(&seen.bytes) {
             Ok(entry) if entry.fingerprint != self.message.fingerprint => "another fingerprint".to_owned(),
@@ -283,7 +326,11 @@ impl<'a> Row<'a> {
 
     /// Reads the ledger after a write that lost, for the next decision.
     async fn look_again(&self) -> Result<Next, Trouble> {
-        Ok(match self.read_ledger().await? {
+        self.decide_about(self.read_ledger().await?).await
+    }
+
+    async fn decide_about(&self, known: Looked) -> Result<Next, Trouble> {
+        Ok(match known {
             Ok(known) => Next::Decide(known),
             Err(foreign) => Next::End(self.fail(&self.uncalled(foreign)).await?),
         })
@@ -324,15 +371,20 @@ impl<'a> Row<'a> {
         let probe = match self.host.may_call().await? {
             Permit::Call { probe } => probe,
             Permit::Not(wait) => return Ok(Next::End(Fate::Back(wait))),
+            Permit::Held(wait) => {
+                ports.journal.note(Fact::Held);
+                return Ok(Next::End(Fate::Back(wait)));
+            }
         };
         match self.claim(entry, etag, died).await? {
-            Some(held) => self.call(held, probe).await,
-            None => self.look_again().await,
+            Ok(held) => self.call(held, probe).await,
+            Err(known) => self.decide_about(known).await,
         }
     }
 
-    /// Writes a claim; `None` where somebody else was quicker, or the write took so long that the call would outlive it.
-    async fn claim(&self, mut entry: Entry, etag: Option<Etag>, died: bool) -> Result<Option<Held>, Trouble> {
+    /// Writes a claim. The inner error is what stands there instead: somebody else was quicker, or the write took so long
+    /// that the call would outlive it.
+    async fn claim(&self, mut entry: Entry, etag: Option<Etag>, died: bool) -> Result<Result<Held, Looked>, Trouble> {
         let Host { ports, settings, worker, .. } = self.host;
         let (nonce, at) = (self.host.nonce(), ports.clock.now());
         let until = at.checked_add(settings.request_timeout + LEASE_MARGIN).unwrap_or(Timestamp::MAX);
@@ -344,7 +396,7 @@ impl<'a> Row<'a> {
             // A request that was repeated below us can meet its own success: the nonce tells.
             Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => match self.read_ledger().await? {
                 Ok(Some((current, etag))) if current.is_claimed_by(&nonce) => etag,
-                _ => return Ok(None),
+                known => return Ok(Err(known)),
             },
             Err(error) => return Err(error.into()),
         };
@@ -355,10 +407,10 @@ impl<'a> Row<'a> {
         let held = Held { entry, etag, nonce };
         let in_time = ports.clock.now().checked_add(settings.request_timeout).is_ok_and(|end| end < until);
         if in_time && self.host.fits(Duration::ZERO) {
-            return Ok(Some(held));
+            return Ok(Ok(held));
         }
         self.release(held, |entry| entry.calls -= 1).await?;
-        Ok(None)
+        Ok(Err(self.read_ledger().await?))
     }
 
     async fn call(&self, held: Held, probe: bool) -> Result<Next, Trouble> {

@@ -1,5 +1,7 @@
 //! What a process remembers between messages. Made once; losing it loses nothing but time.
 
+use std::sync::atomic::AtomicBool;
+
 use tokio::sync::Semaphore;
 
 use crate::{archive, breaker::Breaker, guardrail::Guardrail, pace::Pace, ports::Clock, settings::GenerateSettings};
@@ -14,6 +16,8 @@ pub struct Worker {
     pub breaker: Breaker,
     /// Which jobs have been stopped.
     pub guardrail: Guardrail,
+    /// Whether the last row that was looked up was new to the ledger. A hint: it decides what is tried first, nothing else.
+    pub new_rows: AtomicBool,
     /// Places for pictures that are held in memory while they are kept.
     pub pictures: Semaphore,
 }
@@ -27,6 +31,7 @@ impl Worker {
             pace: Pace::new(settings.requests_per_minute),
             breaker: Breaker::default(),
             guardrail: Guardrail::new(settings.max_failed_percent),
+            new_rows: AtomicBool::new(true),
             pictures: Semaphore::new(archive::AT_ONCE),
         }
     }
