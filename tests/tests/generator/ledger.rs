@@ -1,7 +1,7 @@
 //! Paid once: what is called for again, and what is not.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -354,6 +354,104 @@ async fn a_write_that_meets_its_own_success_is_recognised() {
             assert_eq!((rig.calls().len(), completed.attempts, completed.unknown_outcomes), (3, 2, 0), "{number}");
             assert_eq!(lossy.writes.load(Ordering::Relaxed), 6, "no write is repeated");
         }
+    }
+}
+
+/// Takes down what is asked of the store, as `GET ledger` or `PUT results refused`; the breaker's file is not of interest.
+struct Noting {
+    store: Arc<dyn Store>,
+    requests: Mutex<Vec<String>>,
+}
+
+impl Noting {
+    fn over(rig: &mut Rig) -> Arc<Self> {
+        let noting = Arc::new(Self { store: rig.ports.store.clone(), requests: Mutex::default() });
+        rig.ports.store = noting.clone();
+        noting
+    }
+
+    fn note(&self, what: &str, key: &str, refused: bool) {
+        let (prefix, _) = key.split_once('/').unwrap();
+        if prefix != "control" {
+            let refused = if refused { " refused" } else { "" };
+            self.requests.lock().unwrap().push(format!("{what} {prefix}{refused}"));
+        }
+    }
+
+    /// Since the last time.
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.requests.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl Store for Noting {
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        self.note("HEAD", key, false);
+        self.store.head(key).await
+    }
+
+    async fn open(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, StoreError> {
+        self.note("GET", key, false);
+        self.store.open(key, version).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
+        let done = self.store.put(key, body, precondition).await;
+        self.note("PUT", key, done.is_err());
+        done
+    }
+
+    async fn put_stream(&self, key: &str, body: Body<'_>, precondition: Precondition) -> Result<Etag, StoreError> {
+        self.store.put_stream(key, body, precondition).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
+        self.store.list(prefix, after).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_row_is_claimed_before_anything_is_read() {
+    const NEW: [&str; 3] = ["PUT ledger", "PUT ledger", "PUT results"];
+    const AGAIN: [&str; 3] = ["GET results", "GET ledger", "PUT results"];
+    const NEW_AFTER_AGAIN: [&str; 5] = ["GET results", "GET ledger", "PUT ledger", "PUT ledger", "PUT results"];
+    let mut rig = Rig::new();
+    let noting = Noting::over(&mut rig);
+    let (mug, bag, hat, cup) = (message(1, "mug"), message(2, "bag"), message(3, "hat"), message(4, "cup"));
+    for new in [&mug, &bag] {
+        rig.run(std::slice::from_ref(new)).await;
+        assert_eq!(noting.take(), NEW);
+    }
+    // The catalog is dropped again: one wrong guess, then no more of them until a new row is met.
+    rig.run(&[in_job("b", 1, "mug")]).await;
+    assert_eq!(noting.take(), ["PUT ledger refused", "GET ledger", "GET results", "PUT results"]);
+    rig.run(&[in_job("b", 2, "bag")]).await;
+    assert_eq!(noting.take(), AGAIN);
+    rig.run(&[hat]).await;
+    assert_eq!(noting.take(), NEW_AFTER_AGAIN);
+    rig.run(&[cup]).await;
+    assert_eq!(noting.take(), NEW);
+    assert_eq!(rig.calls().len(), 4);
+    // A row that a person asks for again has a history.
+    rig.run(&[again(&mug)]).await;
+    assert_eq!(noting.take(), ["GET results", "GET ledger"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_no_call_ends_while_the_account_cannot_pay() {
+    let (rig, mug) = (Rig::new(), message(1, "mug"));
+    rig.run(std::slice::from_ref(&mug)).await;
+    rig.script("bag", [status(402, None)]);
+    rig.send(&[message(2, "bag")]).await;
+    rig.batch().await;
+    // By this process, which has seen the breaker open, and by one that has not.
+    for rig in [rig.beside(), rig] {
+        let reused = in_job("b", 1, "mug");
+        rig.send(&[mug.clone(), reused.clone()]).await;
+        assert_eq!(rig.batch().await.back, Vec::<String>::new());
+        assert!(rig.completed(&reused).await.reused);
+        assert_eq!(rig.calls().len(), 2);
     }
 }
 
