@@ -6,7 +6,7 @@ use bytes::Bytes;
 use packshot_benches::samples;
 use packshot_pipeline::keys::JobId;
 
-use crate::{Outcome, events, lambda::Lambda, process::Quota};
+use crate::{Outcome, events, lambda::Lambda};
 
 /// Flags of `bench lambda`.
 #[derive(Debug, clap::Args)]
@@ -78,11 +78,9 @@ pub(crate) async fn lambda(args: LambdaArgs) -> Outcome<()> {
     let arguments: Vec<&str> = absolute.iter().map(String::as_str).collect();
     let mut function = Lambda::start(&program, &arguments, &environment, dir.path()).await?;
     println!("cold start {:.2} ms, {} KiB", function.cold_start.as_secs_f64() * 1e3, function.process.rss_kib()?);
-    let quota = match args.quota {
-        Some(mib) => Quota::of_lambda(&function.process, mib)?,
-        None => None,
-    };
-    if args.quota.is_some() && quota.is_none() {
+    if let Some(mib) = args.quota
+        && !function.process.limit_to_lambda(mib)?
+    {
         return Err("this machine does not let us make control groups".into());
     }
     for time in 0..args.times {

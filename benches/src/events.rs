@@ -23,7 +23,8 @@ pub(crate) fn merge(job: &JobId, rows: u64) -> Bytes {
     batch("merge", last.map(|row| created(&keys::result(job, row, &samples::sku(row))).to_string()))
 }
 
-fn created(key: &str) -> Value {
+/// An object was written: what S3 says.
+pub(crate) fn created(key: &str) -> Value {
     json!({"Records": [{
         "eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "awsRegion": "us-east-1",
         "eventTime": "2026-03-01T12:00:00.000Z", "userIdentity": {"principalId": "AWS:bench"},
@@ -37,10 +38,16 @@ fn created(key: &str) -> Value {
     }]})
 }
 
-fn batch(queue: &str, bodies: impl Iterator<Item = String>) -> Bytes {
+/// The id of the message that stands there in a [`batch`].
+pub(crate) fn message_id(index: usize) -> String {
+    format!("{index:08x}-6e91-2fa5-535b-4f0a34c88f30")
+}
+
+/// What Lambda makes of messages of a queue.
+pub(crate) fn batch(queue: &str, bodies: impl Iterator<Item = String>) -> Bytes {
     let record = |(index, body): (usize, String)| {
         json!({
-            "messageId": format!("{index:08x}-6e91-2fa5-535b-4f0a34c88f30"),
+            "messageId": message_id(index),
             "receiptHandle": format!("AQEB0f72164b143643033a2bd6d5914649290eccae189284f167fb1837a4{index:08x}"),
             "body": body,
             "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1772442904120"},

@@ -22,6 +22,8 @@ use crate::{Outcome, process::Process};
 
 /// Longer than any function may live; nothing measured here should be cut short.
 const DEADLINE: Duration = Duration::from_secs(3600);
+/// How often a function that says nothing is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A function that runs and waits for events.
 pub(crate) struct Lambda {
@@ -80,10 +82,11 @@ impl Lambda {
         }
         let process = Process::start(program, arguments, &environment, dir)?;
         let mut lambda = Self { cold_start: Duration::ZERO, process, events, told, server };
-        let Told::Ready(at) = lambda.hear(Duration::from_secs(60)).await? else {
-            return Err("the function answered before it was asked".into());
+        lambda.cold_start = match lambda.hear(Duration::from_secs(60)).await? {
+            Told::Ready(at) => at - lambda.process.started,
+            Told::Failed(problem) => return Err(String::from_utf8_lossy(&problem).into_owned().into()),
+            Told::Answered(..) => return Err("the function answered before it was asked".into()),
         };
-        lambda.cold_start = at - lambda.process.started;
         Ok(lambda)
     }
 
@@ -115,9 +118,17 @@ impl Lambda {
     }
 
     async fn hear(&mut self, patience: Duration) -> Outcome<Told> {
-        match timeout(patience, self.told.recv()).await {
-            Ok(Some(told)) => Ok(told),
-            _ => Err(format!("the function says nothing:\n{}", self.process.log_tail()).into()),
+        let begun = Instant::now();
+        loop {
+            // What it said before it ended counts, so whether it has ended is asked first.
+            let ended = self.process.has_ended();
+            if let Ok(Some(told)) = timeout(LOOK_EVERY, self.told.recv()).await {
+                return Ok(told);
+            }
+            if ended || begun.elapsed() > patience {
+                let what = if ended { "has ended" } else { "says nothing" };
+                return Err(format!("the function {what}:\n{}", self.process.log_tail()).into());
+            }
         }
     }
 }

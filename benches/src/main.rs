@@ -5,6 +5,7 @@ mod cases;
 mod events;
 mod lambda;
 mod pieces;
+mod plot;
 mod process;
 mod report;
 mod stand_ins;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Measure, print the table, write it as JSON.
     Run(cases::RunArgs),
+    /// Bring one large catalog through all three functions; print what each stage took, draw memory and CPU over time.
+    Million(cases::million::MillionArgs),
     /// Serve S3, SQS and the images API on loopback until the process is ended; prints the environment that leads there.
     StandIns(stand_ins::StandInsArgs),
     /// Invoke one function, with the environment of this process, and say what it used.
@@ -54,12 +57,20 @@ fn start(command: Command) -> Outcome<()> {
         return Builder::new_current_thread().enable_all().build()?.block_on(pieces::run(piece));
     }
     Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        match command {
-            Command::Run(args) => cases::run(args).await,
-            Command::StandIns(args) => stand_ins::serve(args).await,
-            Command::Lambda(args) => by_hand::lambda(args).await,
-            Command::Catalog(args) => by_hand::catalog(&args),
-            Command::Piece(piece) => pieces::run(piece).await,
+        let work = async {
+            match command {
+                Command::Run(args) => cases::run(args).await,
+                Command::Million(args) => cases::million::run(args).await,
+                Command::StandIns(args) => stand_ins::serve(args).await,
+                Command::Lambda(args) => by_hand::lambda(args).await,
+                Command::Catalog(args) => by_hand::catalog(&args),
+                Command::Piece(piece) => pieces::run(piece).await,
+            }
+        };
+        // Whoever is interrupted puts away its files, processes and control groups.
+        tokio::select! {
+            outcome = work => outcome,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
         }
     })
 }

@@ -28,6 +28,8 @@ pub(crate) struct Process {
     name: String,
     log: PathBuf,
     pub(crate) started: Instant,
+    /// Dropped after the process has ended: only an empty group goes away.
+    quota: Option<Quota>,
 }
 
 /// What a process used from its start to its end.
@@ -55,7 +57,7 @@ impl Process {
         let started = Instant::now();
         let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);
-        Ok(Self { child, pid, name, log, started })
+        Ok(Self { child, pid, name, log, started, quota: None })
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -69,8 +71,7 @@ impl Process {
 
     /// CPU time of all its threads so far, those that have ended included.
     pub(crate) fn cpu(&self) -> Outcome<Duration> {
-        let time = clock_gettime(clock_getcpuclockid(self.pid)?)?;
-        Ok(Duration::new(u64::try_from(time.tv_sec())?, u32::try_from(time.tv_nsec())?))
+        cpu(self.pid)
     }
 
     /// The most memory it ever had, in KiB. Not `ru_maxrss`, which begins with what the parent had.
@@ -114,12 +115,23 @@ impl Process {
         }
     }
 
+    /// Whether it runs no more. It can still be looked at.
+    pub(crate) fn has_ended(&self) -> bool {
+        let looked = waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG);
+        matches!(looked, Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
+    }
+
+    /// Gives it the share of a core that a Lambda of so many MiB has. `false` where this machine does not let us.
+    pub(crate) fn limit_to_lambda(&mut self, mib: u64) -> Outcome<bool> {
+        self.quota = Quota::of_lambda(self.pid, mib)?;
+        Ok(self.quota.is_some())
+    }
+
     /// Asks it to end, and waits for a few seconds.
     pub(crate) async fn end(&self) -> Outcome<()> {
         kill(self.pid, Signal::SIGINT)?;
-        let ended = |status| matches!(status, Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)));
         for _ in 0..100 {
-            if ended(waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG)) {
+            if self.has_ended() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -145,22 +157,29 @@ impl Drop for Process {
     }
 }
 
-fn memory(pid: Pid, field: &str) -> Outcome<u64> {
+/// CPU time of all threads of a process so far, those that have ended included.
+pub(crate) fn cpu(pid: Pid) -> Outcome<Duration> {
+    let time = clock_gettime(clock_getcpuclockid(pid)?)?;
+    Ok(Duration::new(u64::try_from(time.tv_sec())?, u32::try_from(time.tv_nsec())?))
+}
+
+/// A line of `/proc/PID/status`, in KiB.
+pub(crate) fn memory(pid: Pid, field: &str) -> Outcome<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("the process has no memory")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// A share of one core, for one process: what a small Lambda function gets.
-pub(crate) struct Quota(PathBuf);
+struct Quota(PathBuf);
 
 impl Quota {
     /// As a Lambda of so many MiB: 1,769 MiB are one core, given out in slices of 20 ms. `None` where this machine does not
     /// let us make control groups.
-    pub(crate) fn of_lambda(process: &Process, mib: u64) -> Outcome<Option<Self>> {
+    fn of_lambda(pid: Pid, mib: u64) -> Outcome<Option<Self>> {
         const PERIOD_US: u64 = 20_000;
         let slice = PERIOD_US * mib / 1_769;
-        let name = format!("packshot-bench-{}", process.pid());
+        let name = format!("packshot-bench-{pid}");
         for (root, files) in [
             (
                 "/sys/fs/cgroup/cpu",
@@ -176,7 +195,7 @@ impl Quota {
             for (file, value) in files {
                 std::fs::write(group.0.join(file), value)?;
             }
-            std::fs::write(group.0.join("cgroup.procs"), process.pid().to_string())?;
+            std::fs::write(group.0.join("cgroup.procs"), pid.to_string())?;
             return Ok(Some(group));
         }
         Ok(None)
@@ -185,7 +204,6 @@ impl Quota {
 
 impl Drop for Quota {
     fn drop(&mut self) {
-        // Only an empty group goes away; the process ends before its quota.
         let _ = std::fs::remove_dir(&self.0);
     }
 }

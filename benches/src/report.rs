@@ -51,11 +51,11 @@ impl Target {
         }
     }
 
-    /// Whether a ratio is worse than the one before by more than is chance.
+    /// Whether a ratio is worse than the one before by more than is chance. One that is no number is.
     fn is_worse(self, ratio: f64, before: f64) -> bool {
-        match self {
-            Self::AtLeast(_) => ratio < before * (1.0 - TOLERANCE),
-            Self::AtMost(_) => ratio > before * (1.0 + TOLERANCE),
+        !match self {
+            Self::AtLeast(_) => ratio >= before * (1.0 - TOLERANCE),
+            Self::AtMost(_) => ratio <= before * (1.0 + TOLERANCE),
         }
     }
 }
@@ -80,9 +80,6 @@ impl Report {
     }
 
     pub(crate) fn write(&self, path: &Path) -> Outcome<()> {
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
-        }
         Ok(fs::write(path, serde_json::to_string_pretty(self)? + "\n")?)
     }
 
@@ -91,25 +88,45 @@ impl Report {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// The cases whose ratio is worse than in `before`, and those that are not there any more.
-    pub(crate) fn worse_than(&self, before: &Self) -> Vec<String> {
-        let mut worse = Vec::new();
-        for old in before.cases.iter().filter(|old| old.target.is_some()) {
-            match self.cases.iter().find(|case| case.name == old.name) {
-                None => worse.push(format!("{}: not measured", old.name)),
-                Some(case) if old.target.is_some_and(|target| target.is_worse(case.ratio, old.ratio)) => {
-                    worse.push(format!("{}: {:.2}, and was {:.2}", old.name, case.ratio, old.ratio));
+    /// Compares the ratios of all cases that have a target.
+    pub(crate) fn compare(&self, before: &Self) -> Comparison {
+        let mut compared = Comparison::default();
+        for old in &before.cases {
+            let Some(target) = old.target else { continue };
+            match self.cases.iter().find(|case| case.is_same(old)) {
+                None => compared.missing.push(old.name.clone()),
+                Some(case) if target.is_worse(case.ratio, old.ratio) => {
+                    compared.worse.push(format!("{}: {:.2}, and was {:.2}", old.name, case.ratio, old.ratio));
                 }
                 Some(_) => {}
             }
         }
-        worse
+        let aimed = self.cases.iter().filter(|case| case.target.is_some());
+        let new = aimed.filter(|case| !before.cases.iter().any(|old| case.is_same(old)));
+        compared.new.extend(new.map(|case| case.name.clone()));
+        compared
     }
+}
+
+/// A run beside the one before.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Comparison {
+    /// Whose ratio is worse by more than is chance.
+    pub(crate) worse: Vec<String>,
+    /// Measured before, and not now.
+    pub(crate) missing: Vec<String>,
+    /// Not measured before.
+    pub(crate) new: Vec<String>,
 }
 
 const HEADER: &str = "case                                              rows/s  CPU us/row  peak MiB  compared with              ratio  target  met";
 
 impl Case {
+    /// Other numbers of rows are another case.
+    fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.rows == other.rows
+    }
+
     fn is_met(&self) -> Option<bool> {
         self.target.map(|target| target.is_met(self.ratio))
     }
@@ -151,14 +168,24 @@ mod tests {
     #[test]
     fn what_got_worse_is_named() {
         let (least, most) = (Some(Target::AtLeast(0.85)), Some(Target::AtMost(1.3)));
-        let before = report(&[("speed", 0.9, least), ("size", 1.0, most), ("gone", 1.0, most), ("aside", 1.0, None)]);
-        let fine = report(&[("speed", 0.73, least), ("size", 1.19, most), ("gone", 0.1, most)]);
-        assert!(fine.worse_than(&before).is_empty());
+        let before = report(&[("speed", 0.9, least), ("size", 1.0, most), ("aside", 1.0, None)]);
+        let fine = report(&[("speed", 0.73, least), ("size", 1.19, most)]);
+        assert_eq!(fine.compare(&before), Comparison::default());
         let worse = report(&[("speed", 0.71, least), ("size", 1.21, most), ("aside", 9.0, None)]);
-        assert_eq!(
-            worse.worse_than(&before),
-            ["speed: 0.71, and was 0.90", "size: 1.21, and was 1.00", "gone: not measured"]
-        );
+        assert_eq!(worse.compare(&before).worse, ["speed: 0.71, and was 0.90", "size: 1.21, and was 1.00"]);
+        let broken = report(&[("speed", f64::NAN, least), ("size", f64::NAN, most)]);
+        assert_eq!(broken.compare(&before).worse.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_named() {
+        let most = Some(Target::AtMost(1.3));
+        let before = report(&[("gone", 1.0, most), ("size", 1.0, most), ("aside", 1.0, None)]);
+        let mut now = report(&[("size", 1.0, most), ("more", 1.0, most), ("beside", 1.0, None)]);
+        let compared = now.compare(&before);
+        assert_eq!((compared.missing, compared.new), (vec!["gone".to_owned()], vec!["more".to_owned()]));
+        now.cases[0].rows = Some(7);
+        assert_eq!(now.compare(&before).missing, ["gone", "size"]);
     }
 
     #[test]

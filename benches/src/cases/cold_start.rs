@@ -4,7 +4,7 @@ use std::{fs::File, io::Read as _};
 
 use flate2::{Compression, read::DeflateEncoder};
 
-use super::{Bench, median};
+use super::{Bench, median_of, mib};
 use crate::{
     Outcome,
     lambda::Lambda,
@@ -15,32 +15,48 @@ const FLOOR: &str = "minimal-lambda";
 const FUNCTIONS: [&str; 3] = ["splitter", "generator", "merger"];
 const ZIPPED_MIB: f64 = 6.0;
 
+struct Start {
+    wall_ms: f64,
+    cpu_ms: f64,
+    mib: f64,
+}
+
 pub(super) async fn measure(bench: &mut Bench) -> Outcome<()> {
     let Some(dir) = bench.bootstraps.clone() else {
         eprintln!("no cold starts and no sizes: they need --bootstraps");
         return Ok(());
     };
-    let mut starts: [Vec<f64>; 4] = Default::default();
-    let mut memory: [Vec<f64>; 4] = Default::default();
+    let mut starts: [Vec<Start>; 4] = Default::default();
     for round in 0..bench.size.pick(5, 30, 30) {
-        for (index, name) in [FLOOR].into_iter().chain(FUNCTIONS).enumerate() {
+        for (name, starts) in [FLOOR].into_iter().chain(FUNCTIONS).zip(&mut starts) {
             let function = Lambda::start(&dir.join(name), &[], &bench.stand_ins.environment, bench.dir()).await?;
             // The first round reads the programs from the disk.
             if round > 0 {
-                starts[index].push(function.cold_start.as_secs_f64() * 1e3);
-                memory[index].push(function.process.rss_kib()? as f64 / 1024.0);
+                starts.push(Start {
+                    wall_ms: function.cold_start.as_secs_f64() * 1e3,
+                    cpu_ms: function.process.cpu()?.as_secs_f64() * 1e3,
+                    mib: mib(function.process.rss_kib()?),
+                });
             }
         }
     }
-    let [floor, rest @ ..] = starts.map(median);
-    let [floor_memory, memory @ ..] = memory.map(median);
-    for ((name, start), memory) in FUNCTIONS.into_iter().zip(rest).zip(memory) {
+    let [floor, functions @ ..] = starts;
+    let floor_memory = median_of(&floor, |start| start.mib);
+    for (name, starts) in FUNCTIONS.into_iter().zip(functions) {
+        let beside = |what: fn(&Start) -> f64| (median_of(&starts, what), median_of(&floor, what));
+        let ((wall, floor_wall), (cpu, floor_cpu)) = (beside(|start| start.wall_ms), beside(|start| start.cpu_ms));
         bench.report.add(Case {
             name: format!("{name}: cold start"),
-            peak_mib: Some(memory),
-            floor: format!("{start:.1} ms of {floor:.1} ms"),
-            ratio: start / floor,
+            peak_mib: Some(median_of(&starts, |start| start.mib)),
+            floor: format!("{wall:.1} ms of {floor_wall:.1} ms"),
+            ratio: wall / floor_wall,
             target: Some(Target::AtMost(1.3)),
+            ..Case::default()
+        });
+        bench.report.add(Case {
+            name: format!("({name}: cold start, CPU)"),
+            floor: format!("{cpu:.1} ms of {floor_cpu:.1} ms"),
+            ratio: cpu / floor_cpu,
             ..Case::default()
         });
     }

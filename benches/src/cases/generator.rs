@@ -6,7 +6,6 @@ use super::{Bench, median, median_of, mib};
 use crate::{
     Outcome, events,
     lambda::Invocation,
-    process::Quota,
     report::{Case, Target},
 };
 
@@ -77,10 +76,11 @@ async fn invoke(bench: &Bench, function: &mut crate::lambda::Lambda, next: &mut 
     *next = batch.end;
     let last = samples_key(batch.end - 1);
     let done = function.invoke(events::generate(&samples::job(), batch)).await?;
-    let (counts, answer) = (bench.stand_ins.counts().await?, String::from_utf8_lossy(&done.answer).into_owned());
-    if counts.calls != rows || answer.contains("itemIdentifier") {
+    let calls = bench.stand_ins.counted(|counts| counts.calls).await?;
+    let answer = String::from_utf8_lossy(&done.answer);
+    if calls != rows || answer.contains("itemIdentifier") {
         let log = function.process.log_tail();
-        return Err(format!("{} calls for {rows} rows, answer {answer}\n{log}", counts.calls).into());
+        return Err(format!("{calls} calls for {rows} rows, answer {answer}\n{log}").into());
     }
     if !bench.stand_ins.object(&last).await?.contains(r#""status":"completed""#) {
         return Err(format!("{last} is not completed").into());
@@ -127,14 +127,12 @@ async fn small_lambda(bench: &mut Bench) -> Outcome<()> {
     for _ in 0..bench.size.runs() {
         let mut function = bench.function("generator", &[]).await?;
         // Lambda gives whole cores to the start of a process, and the quota to its invocations.
-        let Some(_quota) = Quota::of_lambda(&function.process, 128)? else {
+        if !function.process.limit_to_lambda(128)? {
             eprintln!("no control groups on this machine: the small Lambda is left out");
             return Ok(());
-        };
+        }
         first.push(invoke(bench, &mut function, &mut next, BATCH).await?);
         second.push(invoke(bench, &mut function, &mut next, BATCH).await?);
-        // Before its quota, whose group has to be empty to go.
-        drop(function);
     }
     for (which, runs, target) in [("first", first, None), ("second", second, Some(Target::AtMost(1.0)))] {
         let wall = median_of(&runs, |done| done.wall.as_secs_f64());

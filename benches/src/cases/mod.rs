@@ -3,18 +3,22 @@
 mod cold_start;
 mod generator;
 mod merger;
+pub(crate) mod million;
 mod run;
 mod splitter;
 
 use std::{
+    collections::BTreeMap,
     io::BufRead as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
+use clap::ValueEnum as _;
 use packshot_benches::samples;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::{
     Outcome, events,
@@ -49,11 +53,11 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Group {
-    Run,
-    Splitter,
-    Generator,
-    Merger,
     ColdStart,
+    Run,
+    Generator,
+    Splitter,
+    Merger,
 }
 
 /// The numbers of rows.
@@ -87,6 +91,8 @@ struct Bench {
     binaries: PathBuf,
     bootstraps: Option<PathBuf>,
     dir: TempDir,
+    /// Beside the results, because the directory for temporary files is in memory on many machines.
+    disk: PathBuf,
     stand_ins: StandIns,
     report: Report,
 }
@@ -94,31 +100,49 @@ struct Bench {
 #[expect(clippy::print_stdout, reason = "the table is what it is for")]
 pub(crate) async fn run(args: RunArgs) -> Outcome<()> {
     let dir = tempfile::Builder::new().prefix("packshot-bench-").tempdir()?;
-    let stand_ins = StandIns::start(dir.path()).await?;
+    let stand_ins = StandIns::start(dir.path(), &[]).await?;
     let binaries = std::path::absolute(&args.binaries)?;
     let bootstraps = args.bootstraps.map(std::path::absolute).transpose()?;
-    let mut bench = Bench { size: args.size, binaries, bootstraps, dir, stand_ins, report: Report::default() };
-    let wanted = |group| args.only.is_empty() || args.only.contains(&group);
-    if wanted(Group::ColdStart) {
-        cold_start::measure(&mut bench).await?;
-    }
-    if wanted(Group::Run) {
-        run::measure(&mut bench).await?;
-    }
-    if wanted(Group::Generator) {
-        generator::measure(&mut bench).await?;
-    }
-    if wanted(Group::Splitter) {
-        splitter::measure(&mut bench).await?;
-    }
-    if wanted(Group::Merger) {
-        merger::measure(&mut bench).await?;
+    let disk = std::path::absolute(args.json.parent().unwrap_or(Path::new(".")))?;
+    std::fs::create_dir_all(&disk)?;
+    // A file that is not there is said now, not in a quarter of an hour.
+    let before = args.compare.as_deref().map(Report::read).transpose()?;
+    let mut bench = Bench { size: args.size, binaries, bootstraps, dir, disk, stand_ins, report: Report::default() };
+    let all = Instant::now();
+    for &group in Group::value_variants() {
+        if !args.only.is_empty() && !args.only.contains(&group) {
+            continue;
+        }
+        let begun = Instant::now();
+        match group {
+            Group::ColdStart => cold_start::measure(&mut bench).await?,
+            Group::Run => run::measure(&mut bench).await?,
+            Group::Generator => generator::measure(&mut bench).await?,
+            Group::Splitter => splitter::measure(&mut bench).await?,
+            Group::Merger => merger::measure(&mut bench).await?,
+        }
+        eprintln!("{group:?} took {:.0} s", begun.elapsed().as_secs_f64());
     }
     print!("{}", bench.report.table());
+    println!("measured in {:.1} minutes", all.elapsed().as_secs_f64() / 60.0);
     bench.report.write(&args.json)?;
-    let Some(before) = args.compare else { return Ok(()) };
-    let worse = bench.report.worse_than(&Report::read(&before)?);
-    if worse.is_empty() { Ok(()) } else { Err(format!("worse than before:\n{}", worse.join("\n")).into()) }
+    let Some(before) = before else { return Ok(()) };
+    let compared = bench.report.compare(&before);
+    for case in &compared.new {
+        println!("{case}: compared with nothing, it is not among the numbers of before");
+    }
+    for case in &compared.missing {
+        println!("{case}: not measured, and it was before");
+    }
+    for case in &compared.worse {
+        println!("{case}");
+    }
+    // With `--only` most are missing, and whoever says so knows.
+    if !compared.worse.is_empty() || (args.only.is_empty() && !compared.missing.is_empty()) {
+        return Err("worse than before".into());
+    }
+    println!("nothing is worse than before");
+    Ok(())
 }
 
 impl Bench {
@@ -161,9 +185,9 @@ impl Bench {
         self.stand_ins.tell(&format!("load?key={key}&file={}", self.catalog(rows)?.display())).await?;
         let mut splitter = self.function("splitter", variables).await?;
         let split = splitter.invoke(events::split(key)).await?;
-        let counts = self.stand_ins.counts().await?;
-        if counts.messages != rows {
-            return Err(format!("the splitter sent {} messages of {rows} rows", counts.messages).into());
+        let sent = self.stand_ins.counted(|counts| counts.messages).await?;
+        if sent != rows {
+            return Err(format!("the splitter sent {sent} messages of {rows} rows").into());
         }
         Ok(split)
     }
@@ -178,10 +202,10 @@ struct StandIns {
 }
 
 impl StandIns {
-    async fn start(dir: &Path) -> Outcome<Self> {
+    async fn start(dir: &Path, arguments: &[&str]) -> Outcome<Self> {
         let dir = dir.display().to_string();
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["stand-ins", "--dir", &dir]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["stand-ins", "--dir", &dir]).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let output = child.stdout.take().ok_or("no output")?;
         let mut environment = Vec::new();
@@ -208,8 +232,14 @@ impl StandIns {
         if status.is_success() { Ok(text) } else { Err(text.into()) }
     }
 
-    async fn counts(&self) -> Outcome<Counts> {
+    /// What was asked for since the last time, by access key.
+    async fn counts(&self) -> Outcome<BTreeMap<String, Counts>> {
         Ok(serde_json::from_str(&self.tell("counts").await?)?)
+    }
+
+    /// One of these numbers, whoever asked.
+    async fn counted(&self, what: impl Fn(&Counts) -> u64) -> Outcome<u64> {
+        Ok(self.counts().await?.values().map(what).sum())
     }
 
     async fn object(&self, key: &str) -> Outcome<String> {

@@ -56,7 +56,7 @@ async fn sending(bench: &mut Bench) -> Outcome<()> {
     for _ in 0..bench.size.runs() {
         ours.push(bench.split(rows, &[]).await?);
         floors.push(bench.piece(&["send", &file, &queue, IN_FLIGHT]).await?);
-        let sent = bench.stand_ins.counts().await?.messages;
+        let sent = bench.stand_ins.counted(|counts| counts.messages).await?;
         if sent != rows {
             return Err(format!("the floor sent {sent} messages of {rows}").into());
         }

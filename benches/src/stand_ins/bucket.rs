@@ -18,7 +18,7 @@ use hyper::{
 };
 use percent_encoding::percent_decode_str;
 
-use super::{BUCKET, Counters, count, server};
+use super::{BUCKET, Counters, server};
 
 const MODIFIED: &str = "Sun, 01 Mar 2026 12:00:00 GMT";
 const MODIFIED_ISO: &str = "2026-03-01T12:00:00.000Z";
@@ -67,7 +67,7 @@ impl Bucket {
         keys.by_ref().take_while(|key| key.starts_with(prefix)).find(|key| key.ends_with(end)).cloned()
     }
 
-    pub(super) fn answer(&self, counters: &Counters, head: &Parts, body: Bytes) -> server::Answer {
+    pub(super) fn answer(&self, counters: &Counters, caller: &str, head: &Parts, body: Bytes) -> server::Answer {
         let path = head.uri.path().trim_start_matches('/');
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         if bucket != BUCKET {
@@ -77,19 +77,20 @@ impl Bucket {
         let query = Query::of(head.uri.query().unwrap_or_default());
         match (&head.method, query.get("uploadId")) {
             (&Method::PUT, None) => {
-                count(&counters.puts, 1);
-                self.write(&key, body, &head.headers, |etag| stored(&etag))
+                counters.add(caller, |counts| counts.puts += 1);
+                // As it came it is a slice of the connection's buffer, and would keep all of that.
+                self.write(&key, Bytes::copy_from_slice(&body), &head.headers, |etag| stored(&etag))
             }
             (&Method::GET, None) if key.is_empty() && query.get("list-type").is_some() => {
-                count(&counters.lists, 1);
+                counters.add(caller, |counts| counts.lists += 1);
                 self.list(&query)
             }
             (&Method::GET, None) => {
-                count(&counters.gets, 1);
+                counters.add(caller, |counts| counts.gets += 1);
                 self.read(&key, &head.headers)
             }
             (&Method::HEAD, None) => {
-                count(&counters.heads, 1);
+                counters.add(caller, |counts| counts.heads += 1);
                 match self.objects().get(&*key) {
                     // The answer to HEAD names the length of what it does not send; hyper keeps the body back.
                     Some(object) => found(StatusCode::OK, object.body.clone(), &object.etag),
@@ -97,7 +98,7 @@ impl Bucket {
                 }
             }
             (&Method::POST, None) if query.get("uploads").is_some() => {
-                count(&counters.multipart, 1);
+                counters.add(caller, |counts| counts.multipart += 1);
                 let id = format!("upload-{}", self.next.fetch_add(1, Ordering::Relaxed));
                 self.uploads().insert(id.clone(), BTreeMap::new());
                 xml(format!(
@@ -106,7 +107,7 @@ impl Bucket {
                 ))
             }
             (&Method::PUT, Some(upload)) => {
-                count(&counters.multipart, 1);
+                counters.add(caller, |counts| counts.multipart += 1);
                 let number = query.get("partNumber").and_then(|number| number.parse().ok()).unwrap_or_default();
                 let etag = etag(&body);
                 match self.uploads().get_mut(&upload) {
@@ -118,11 +119,12 @@ impl Bucket {
                 }
             }
             (&Method::POST, Some(upload)) => {
-                count(&counters.multipart, 1);
+                counters.add(caller, |counts| counts.multipart += 1);
                 let Some(parts) = self.uploads().remove(&upload) else {
                     return failure(StatusCode::NOT_FOUND, "NoSuchUpload");
                 };
-                let whole = parts.values().fold(BytesMut::new(), |mut whole, part| {
+                let room = BytesMut::with_capacity(parts.values().map(Bytes::len).sum());
+                let whole = parts.values().fold(room, |mut whole, part| {
                     whole.extend_from_slice(part);
                     whole
                 });

@@ -5,7 +5,8 @@
 //! | `/_bench/load?key=K&file=F` | the file F of this machine becomes the object K |
 //! | `/_bench/results` | every row of the job whose `job.json` is there gets a completed result; answers with its id |
 //! | `/_bench/latency?ms=N` | the images API answers after N ms |
-//! | `/_bench/counts` | what was asked for since the last time, as JSON; counting begins anew |
+//! | `/_bench/counts` | what was asked for since the last time, by access key, as JSON; counting begins anew |
+//! | `/_bench/take?queue=Q&max=N` | the next messages of `rows`, `retry` or `merge`, as JSON; they are gone then |
 //! | `/_bench/reset` | forgets everything but `incoming/` |
 
 use hyper::StatusCode;
@@ -32,6 +33,10 @@ pub(super) fn answer(state: &State, what: &str, query: &str) -> server::Answer {
             .map(|()| String::new())
             .map_err(|error| error.to_string()),
         "counts" => serde_json::to_string(&state.counters.take()).map_err(|error| error.to_string()),
+        "take" => {
+            let taken = state.queues.take(&value("queue"), value("max").parse().unwrap_or_default());
+            serde_json::to_string(&taken).map_err(|error| error.to_string())
+        }
         "reset" => {
             state.bucket.clear();
             state.queues.clear();

@@ -12,6 +12,7 @@ use super::{State, server};
 #[derive(Default)]
 pub(super) struct Images {
     latency_ms: AtomicU64,
+    next: AtomicU64,
 }
 
 impl Images {
@@ -25,7 +26,8 @@ pub(super) async fn answer(state: &State, body: &[u8]) -> server::Answer {
     struct Asked {
         n: u8,
     }
-    let id = state.counters.calls.fetch_add(1, Ordering::Relaxed);
+    state.counters.add("", |counts| counts.calls += 1);
+    let id = state.images.next.fetch_add(1, Ordering::Relaxed);
     let n = serde_json::from_slice::<Asked>(body).map_or(1, |asked| asked.n);
     let latency = state.images.latency_ms.load(Ordering::Relaxed);
     if latency > 0 {

@@ -10,12 +10,10 @@ mod server;
 mod tls;
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +34,7 @@ pub(crate) struct StandInsArgs {
     /// Milliseconds until the images API answers.
     #[arg(long, default_value_t = 50)]
     latency_ms: u64,
-    /// Keep the messages, so that ReceiveMessage has something to give.
+    /// Keep the messages, so that ReceiveMessage has something to give, and tell the queue `merge` of every result.
     #[arg(long)]
     keep_messages: bool,
     /// Where the certificate is written.
@@ -53,57 +51,40 @@ struct State {
     counters: Counters,
 }
 
-/// What has been asked for since the last reset.
+/// What has been asked for since the last time, by the access key that signed it. Paid calls and connections are nobody's.
 #[derive(Default)]
-struct Counters {
-    puts: AtomicU64,
-    gets: AtomicU64,
-    heads: AtomicU64,
-    lists: AtomicU64,
-    /// Requests of multipart uploads.
-    multipart: AtomicU64,
-    /// Requests to queues.
-    queue_calls: AtomicU64,
-    /// Messages that came in.
-    messages: AtomicU64,
-    /// Paid calls.
-    calls: AtomicU64,
-    /// Connections that were opened, of any kind.
-    connections: AtomicU64,
-}
+struct Counters(Mutex<BTreeMap<String, Counts>>);
 
-/// [`Counters`] as they are told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Of one caller, or of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) puts: u64,
     pub(crate) gets: u64,
     pub(crate) heads: u64,
     pub(crate) lists: u64,
+    /// Requests of multipart uploads.
     pub(crate) multipart: u64,
+    /// Requests to queues.
     pub(crate) queue_calls: u64,
+    /// Messages that came in.
     pub(crate) messages: u64,
+    /// Paid calls.
     pub(crate) calls: u64,
+    /// Connections that were opened, of any kind.
     pub(crate) connections: u64,
 }
 
-fn count(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, Ordering::Relaxed);
-}
-
 impl Counters {
-    fn take(&self) -> Counts {
-        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        Counts {
-            puts: take(&self.puts),
-            gets: take(&self.gets),
-            heads: take(&self.heads),
-            lists: take(&self.lists),
-            multipart: take(&self.multipart),
-            queue_calls: take(&self.queue_calls),
-            messages: take(&self.messages),
-            calls: take(&self.calls),
-            connections: take(&self.connections),
+    fn add(&self, caller: &str, add: impl FnOnce(&mut Counts)) {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match counted.get_mut(caller) {
+            Some(counts) => add(counts),
+            None => add(counted.entry(caller.to_owned()).or_default()),
         }
+    }
+
+    fn take(&self) -> BTreeMap<String, Counts> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -4,16 +4,18 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use hyper::{StatusCode, header::HeaderValue};
+use packshot_pipeline::keys;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{State, count, server};
+use super::{BUCKET, State, server};
+use crate::events;
 
 /// Of the empty text. No client of ours compares it.
 const MD5: &str = "d41d8cd98f00b204e9800998ecf8427e";
@@ -25,7 +27,7 @@ pub(super) const SECRET_ARN: &str = "arn:aws:secretsmanager:us-east-1:0000000000
 pub(super) struct Queues {
     keep: AtomicBool,
     next: AtomicU64,
-    /// By the queue's URL. A message that was received is gone.
+    /// By the queue's name. A message that was received is gone.
     kept: Mutex<BTreeMap<String, VecDeque<String>>>,
 }
 
@@ -34,8 +36,31 @@ impl Queues {
         self.keep.store(keep, Ordering::Relaxed);
     }
 
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, VecDeque<String>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn clear(&self) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.kept().clear();
+    }
+
+    /// The bucket's notification: the merge queue is told of what was written under `results/`.
+    pub(super) fn written(&self, path: &str) {
+        let Some(key) = path.strip_prefix('/').and_then(|path| path.strip_prefix(BUCKET)?.strip_prefix('/')) else {
+            return;
+        };
+        if key.starts_with(keys::RESULTS) && self.keep.load(Ordering::Relaxed) {
+            let event = events::created(key).to_string();
+            self.kept().entry("merge".into()).or_default().push_back(event);
+        }
+    }
+
+    /// The next messages of a queue, at most so many.
+    pub(super) fn take(&self, queue: &str, max: usize) -> Vec<String> {
+        let mut kept = self.kept();
+        let Some(queue) = kept.get_mut(queue) else { return Vec::new() };
+        let taken = queue.len().min(max);
+        queue.drain(..taken).collect()
     }
 }
 
@@ -80,9 +105,9 @@ fn one() -> usize {
     1
 }
 
-pub(super) fn answer(state: &State, action: &str, body: &[u8]) -> server::Answer {
+pub(super) fn answer(state: &State, caller: &str, action: &str, body: &[u8]) -> server::Answer {
     let answered = match action {
-        "SendMessageBatch" => send(state, body),
+        "SendMessageBatch" => send(state, caller, body),
         "DeleteMessageBatch" => entries(body).map(|batch| successful(&batch, |_| String::new())),
         "ReceiveMessage" => receive(state, body),
         "ChangeMessageVisibility" | "DeleteMessage" => Ok("{}".to_owned()),
@@ -91,7 +116,7 @@ pub(super) fn answer(state: &State, action: &str, body: &[u8]) -> server::Answer
         }
         _ => return server::unknown(action),
     };
-    count(&state.counters.queue_calls, 1);
+    state.counters.add(caller, |counts| counts.queue_calls += 1);
     match answered {
         Ok(json) => {
             let mut answer = server::status(StatusCode::OK, json);
@@ -117,15 +142,15 @@ fn successful(batch: &Batch<'_>, also: impl Fn(usize) -> String) -> String {
     json
 }
 
-fn send(state: &State, body: &[u8]) -> serde_json::Result<String> {
+fn send(state: &State, caller: &str, body: &[u8]) -> serde_json::Result<String> {
     let batch = entries(body)?;
     let length = batch.entries.len() as u64;
-    count(&state.counters.messages, length);
+    state.counters.add(caller, |counts| counts.messages += length);
     let first = state.queues.next.fetch_add(length, Ordering::Relaxed);
     if state.queues.keep.load(Ordering::Relaxed) {
         let bodies: WithBodies = serde_json::from_slice(body)?;
-        let mut kept = state.queues.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let queue = kept.entry(batch.queue_url.clone().into_owned()).or_default();
+        let mut kept = state.queues.kept();
+        let queue = kept.entry(name(&batch.queue_url).to_owned()).or_default();
         queue.extend(bodies.entries.into_iter().map(|entry| entry.message_body));
     }
     Ok(successful(&batch, |index| {
@@ -135,15 +160,18 @@ fn send(state: &State, body: &[u8]) -> serde_json::Result<String> {
 
 fn receive(state: &State, body: &[u8]) -> serde_json::Result<String> {
     let asked: Receive = serde_json::from_slice(body)?;
-    let mut kept = state.queues.kept.lock().unwrap_or_else(PoisonError::into_inner);
-    let queue = kept.entry(asked.queue_url).or_default();
-    let taken = queue.len().min(asked.max_number_of_messages);
-    let messages: Vec<_> = queue
-        .drain(..taken)
+    let taken = state.queues.take(name(&asked.queue_url), asked.max_number_of_messages);
+    let messages: Vec<_> = taken
+        .into_iter()
         .map(|body| {
             let id = format!("{:032x}", state.queues.next.fetch_add(1, Ordering::Relaxed));
             json!({"MessageId": id, "ReceiptHandle": id, "MD5OfBody": MD5, "Body": body})
         })
         .collect();
     Ok(json!({"Messages": messages}).to_string())
+}
+
+/// Of the queue behind a URL.
+fn name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or_default()
 }

@@ -5,8 +5,10 @@ use std::{convert::Infallible, sync::Arc};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::Incoming,
+    header::AUTHORIZATION,
+    http::request::Parts,
     rt::{Read, Write},
     server::conn::{http1, http2},
     service::service_fn,
@@ -15,14 +17,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::{State, control, count, images, queues};
+use super::{State, control, images, queues};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
 pub(super) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<State>) {
     // A client that leaves ends its connection with an error that is nobody's.
     while let Ok((stream, _)) = listener.accept().await {
-        count(&state.counters.connections, 1);
+        state.counters.add("", |counts| counts.connections += 1);
         tokio::spawn(connection(stream, tls.clone(), state.clone()));
     }
 }
@@ -50,16 +52,28 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     let Ok(body) = body.collect().await else { return Ok(status(StatusCode::BAD_REQUEST, "the body broke off")) };
     let body = body.to_bytes();
     let path = head.uri.path();
+    let caller = caller(&head);
     Ok(if let Some(action) = head.headers.get("x-amz-target") {
         let action = action.to_str().unwrap_or_default().rsplit('.').next().unwrap_or_default();
-        queues::answer(&state, action, &body)
+        queues::answer(&state, caller, action, &body)
     } else if path == "/v1/images/generations" {
         images::answer(&state, &body).await
     } else if let Some(what) = path.strip_prefix("/_bench/") {
         control::answer(&state, what, head.uri.query().unwrap_or_default())
     } else {
-        state.bucket.answer(&state.counters, &head, body)
+        let answer = state.bucket.answer(&state.counters, caller, &head, body);
+        if head.method == Method::PUT && answer.status().is_success() {
+            state.queues.written(path);
+        }
+        answer
     })
+}
+
+/// The access key of a signature.
+fn caller(head: &Parts) -> &str {
+    let signature = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let key = signature.split_once("Credential=").and_then(|(_, credential)| credential.split_once('/'));
+    key.map_or("", |(key, _)| key)
 }
 
 pub(super) fn status(code: StatusCode, text: impl Into<Bytes>) -> Answer {
