@@ -6,7 +6,7 @@ const WIDTH: f64 = 900.0;
 const PANEL: f64 = 220.0;
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 20.0;
-const TOP: f64 = 60.0;
+const TOP: f64 = 85.0;
 const BETWEEN: f64 = 50.0;
 const BOTTOM: f64 = 50.0;
 /// Okabe and Ito: told apart by everybody, on white.
@@ -35,10 +35,10 @@ pub(crate) fn svg(title: &str, time: &str, panels: &[Panel]) -> String {
     );
     let names = panels.first().map_or(&[][..], |panel| &panel.lines);
     for (index, (line, colour)) in names.iter().zip(COLOURS.iter().cycle()).enumerate() {
-        let x = WIDTH - RIGHT - 110.0 * (names.len() - index) as f64;
+        let x = LEFT + 110.0 * index as f64;
         let _ = writeln!(
             text,
-            "<path d=\"M{x} 18h18\" stroke=\"{colour}\" stroke-width=\"3\"/><text x=\"{}\" y=\"22\">{}</text>",
+            "<path d=\"M{x} 41h18\" stroke=\"{colour}\" stroke-width=\"3\"/><text x=\"{}\" y=\"45\">{}</text>",
             x + 23.0,
             line.name
         );
