@@ -27,14 +27,14 @@ use crate::{
     result::RowResult,
     review::{PER_PAGE, Review},
     spreadsheet::{ERROR_COLUMNS, defuse, own_columns},
-    summary::{Latest, Manifest, Status, Summary, Tally, VERSION},
+    summary::{Counts, Latest, Manifest, Status, Summary, Tally, VERSION},
 };
 
 /// Results of a part that are read at once.
 const READS_AT_ONCE: usize = 64;
 /// Parts of a job that are merged at once.
 const PARTS_AT_ONCE: usize = 4;
-/// Parts that are opened ahead while the manifest is written.
+/// Parts that are read ahead while something is made of them.
 const PARTS_AHEAD: usize = 4;
 /// Rounds of one composition. Each lost round means that newer data came in between.
 const ROUNDS: u32 = 12;
@@ -242,17 +242,16 @@ impl Merger<'_> {
             return self.point_latest(latest, summary.status).await;
         }
         let manifest_key = self.files.manifest();
-        let body = stream::iter(&parts).map(|part| self.open_part(part)).buffered(PARTS_AHEAD).try_flatten();
-        let etag = match store.put_stream(&manifest_key, body.boxed(), Precondition::unchanged(manifest_before)).await {
-            Ok(etag) => etag,
-            Err(error) => return again(error),
-        };
-        let tally = match self.write_failed(&parts, Precondition::unchanged(failed_before)).await {
-            Ok(tally) => tally,
+        let written = self.write_manifest(&manifest_key, &parts, Precondition::unchanged(manifest_before)).await;
+        let (etag, tally) = match written {
+            Ok(written) => written,
             Err(error) => return again(error),
         };
         let summary = tally.finish(self.job, Manifest { key: manifest_key, etag, from });
         let status = summary.status;
+        if let Err(error) = self.write_failed(&parts, &summary, Precondition::unchanged(failed_before)).await {
+            return again(error);
+        }
         if let Err(error) = self.write_review(&parts, &summary, reviews_before).await {
             return again(error);
         }
@@ -286,9 +285,9 @@ impl Merger<'_> {
         let unchanged = before.parts.iter().all(|(key, etag)| listed.get(key) == Some(etag));
         let SoFar { parts: counted, mut tally } = if unchanged { before } else { SoFar::default() };
         let new: Vec<_> = parts.iter().filter(|part| !counted.contains_key(&part.key)).cloned().collect();
-        let mut rows = pin!(self.rows(&new));
-        while let Some(results) = rows.try_next().await? {
-            results.iter().for_each(|result| tally.add(result));
+        let mut texts = pin!(self.texts(&new));
+        while let Some(text) = texts.try_next().await? {
+            add_lines(&mut tally, &text)?;
         }
         // Only saves work; a lost one is made up for by counting once more.
         let so_far = SoFar { parts: listed, tally };
@@ -297,64 +296,71 @@ impl Merger<'_> {
         Ok(so_far.tally)
     }
 
-    /// A part as it was listed; a part that has changed since ends the round.
-    async fn open_part(&self, part: &Listed) -> Result<crate::ports::Body<'static>, StoreError> {
-        let opened = repeat_read(self.ports, || self.ports.store.open(&part.key, None)).await?;
-        let object = opened.ok_or_else(|| gone(&part.key))?;
-        if object.meta.etag == part.etag {
-            Ok(object.body)
-        } else {
-            Err(StoreError::Conflict { key: part.key.clone() })
-        }
+    /// The text of each part as it was listed; a part that has changed since ends the round.
+    fn texts<'s>(&'s self, parts: &'s [Listed]) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + 's {
+        let text = move |part: &'s Listed| async move {
+            let opened = repeat_read(self.ports, || self.ports.store.open(&part.key, None)).await?;
+            let object = opened.ok_or_else(|| gone(&part.key))?;
+            if object.meta.etag != part.etag {
+                return Err(StoreError::Conflict { key: part.key.clone() });
+            }
+            let chunks: Vec<Bytes> = object.body.try_collect().await?;
+            Ok(Bytes::from(chunks.concat()))
+        };
+        stream::iter(parts).map(text).buffered(PARTS_AHEAD)
     }
 
-    /// Writes the failed rows with their original columns, and counts all rows on the way.
-    async fn write_failed(&self, parts: &[Listed], precondition: Precondition) -> Result<Tally, StoreError> {
+    /// The failed rows or the completed ones, in row order; where there are none, no part is read.
+    fn rows<'s>(
+        &'s self,
+        failed: bool,
+        parts: &'s [Listed],
+        counts: &Counts,
+    ) -> impl Stream<Item = Result<RowResult, StoreError>> + Send + 's {
+        let count = if failed { counts.failed } else { counts.completed };
+        let rows = move |text: Bytes| {
+            let rows: Vec<_> = lines(&text).filter_map(|line| RowResult::read_if(failed, line)).map(Ok).collect();
+            stream::iter(rows)
+        };
+        self.texts(if count > 0 { parts } else { &[] }).map_ok(rows).try_flatten()
+    }
+
+    /// Writes all rows, and counts them on the way.
+    async fn write_manifest(
+        &self,
+        key: &str,
+        parts: &[Listed],
+        precondition: Precondition,
+    ) -> Result<(Etag, Tally), StoreError> {
         let tally = Mutex::new(Tally::default());
-        let header = self.csv_line(own_columns(&self.job.columns).chain(ERROR_COLUMNS));
-        let rows = self.rows(parts).map_ok(|results| {
-            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-            let lines = results.iter().flat_map(|result| {
-                tally.add(result);
-                self.failed_row(result)
-            });
-            Bytes::from_iter(lines)
-        });
-        let body = stream::once(future::ready(Ok(Bytes::from(header)))).chain(rows);
-        self.ports.store.put_stream(&self.files.failed_csv(), body.boxed(), precondition).await?;
-        Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let counted = |text: Bytes| {
+            add_lines(&mut tally.lock().unwrap_or_else(PoisonError::into_inner), &text)?;
+            Ok(text)
+        };
+        let body = self.texts(parts).map(|text| text.and_then(counted));
+        let etag = self.ports.store.put_stream(key, body.boxed(), precondition).await?;
+        Ok((etag, tally.into_inner().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// The results of each part, in row order.
-    fn rows<'s>(&'s self, parts: &'s [Listed]) -> impl Stream<Item = Result<Vec<RowResult>, StoreError>> + Send + 's {
-        stream::iter(parts)
-            .map(move |part| async move { self.open_part(part).await?.try_collect::<Vec<Bytes>>().await })
-            .buffered(2)
-            .map(|chunks| {
-                let text = chunks?.concat();
-                let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
-                lines
-                    .map(|line| {
-                        RowResult::read(line)
-                            .map_err(|error| StoreError::Refused { detail: format!("a result line: {error}") })
-                    })
-                    .collect()
-            })
+    /// Writes the failed rows with their original columns.
+    async fn write_failed(
+        &self,
+        parts: &[Listed],
+        summary: &Summary,
+        precondition: Precondition,
+    ) -> Result<Etag, StoreError> {
+        let header = self.csv_line(own_columns(&self.job.columns).chain(ERROR_COLUMNS));
+        let rows = self.rows(true, parts, &summary.counts).map_ok(|row| self.failed_row(&row).into());
+        let body = stream::once(future::ready(Ok(Bytes::from(header)))).chain(rows);
+        self.ports.store.put_stream(&self.files.failed_csv(), body.boxed(), precondition).await
     }
 
     /// Writes the contact sheet. Failures come first, so the parts are read twice rather than kept.
     async fn write_review(&self, parts: &[Listed], summary: &Summary, before: Vec<Listed>) -> Result<(), StoreError> {
         let mut before: BTreeMap<String, Etag> = before.into_iter().map(|page| (page.key, page.etag)).collect();
         let review = Review::new(self.job, summary);
-        let pass = |failed: bool, count: u64| {
-            let wanted = move |row: &RowResult| matches!(row, RowResult::Failed(_)) == failed;
-            let rows = self.rows(if count > 0 { parts } else { &[] });
-            rows.map_ok(move |rows| stream::iter(rows.into_iter().filter(wanted).map(Ok))).try_flatten()
-        };
-        let mut cards = pass(true, summary.counts.failed)
-            .chain(pass(false, summary.counts.completed))
-            .map_ok(|row| Bytes::from(review.card(&row)))
-            .boxed();
+        let rows = |failed| self.rows(failed, parts, &summary.counts);
+        let mut cards = rows(true).chain(rows(false)).map_ok(|row| Bytes::from(review.card(&row))).boxed();
         for page in 1..=review.pages() {
             let key = self.files.review(page);
             let precondition = Precondition::unchanged(before.remove(&key));
@@ -424,6 +430,20 @@ fn again(error: StoreError) -> Result<Round, StoreError> {
         StoreError::Conflict { .. } | StoreError::Unknown { .. } | StoreError::Unavailable { .. } => Ok(Round::Again),
         refused @ StoreError::Refused { .. } => Err(refused),
     }
+}
+
+/// The results in a part.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&b| b == b'\n').filter(|line| !line.is_empty())
+}
+
+fn add_lines(tally: &mut Tally, text: &[u8]) -> Result<(), StoreError> {
+    for line in lines(text) {
+        let result =
+            RowResult::read(line).map_err(|error| StoreError::Refused { detail: format!("a result line: {error}") })?;
+        tally.add(&result);
+    }
+    Ok(())
 }
 
 fn gone(key: &str) -> StoreError {

@@ -43,6 +43,16 @@ impl RowResult {
             Err(_) => serde_json::from_slice(line).map(Self::Failed),
         }
     }
+
+    /// Reads a line if its row failed, or if it did not. Of the other kind no more is read than `status`, the second field.
+    #[must_use]
+    pub fn read_if(failed: bool, line: &[u8]) -> Option<Self> {
+        if failed {
+            serde_json::from_slice(line).map(Self::Failed).ok()
+        } else {
+            serde_json::from_slice(line).map(Self::Completed).ok()
+        }
+    }
 }
 
 /// A row that has its pictures.
