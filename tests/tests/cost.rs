@@ -31,7 +31,7 @@ fn the_requests_are_those_that_the_code_makes() {
         let stats = ran(rows, archive);
         let work = Work::of(rows, SECONDS);
         assert_eq!(requests(&stats, "splitter"), splitter_requests(&work));
-        assert_eq!(requests(&stats, "generator"), generator_requests(&work, archive));
+        assert_eq!(requests(&stats, "generator"), generator_requests(&work, archive, 50));
         // Each invocation of the merger lists the part that changed, rarely two. What it does beyond depends on who is first.
         let merges = stats.calls[&("merger", "list", "results/")];
         let (seen, reckoned) = (requests(&stats, "merger"), merger_requests(&work, merges as f64));
@@ -164,8 +164,8 @@ fn by_stage() -> String {
     let merges = Deployment::default().merges(&work);
     let stages = [
         ("splitter", splitter_requests(&work)),
-        ("generator, pictures kept", generator_requests(&work, true)),
-        ("generator, without", generator_requests(&work, false)),
+        ("generator, pictures kept", generator_requests(&work, true, Deployment::default().batch)),
+        ("generator, without", generator_requests(&work, false, Deployment::default().batch)),
         ("merger, at the defaults", merger_requests(&work, merges)),
         ("merger, 600 calls at once", merger_requests(&work, large().merges(&work))),
     ];

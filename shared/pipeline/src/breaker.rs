@@ -58,22 +58,43 @@ pub enum Pass {
 #[derive(Default)]
 pub struct Breaker {
     view: Mutex<Option<(Instant, Option<BreakerFile>)>>,
+    /// Held while one row looks for all that wait; remembers the last look that failed.
+    looking: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
 }
 
 impl Breaker {
     /// Asks for a call. `call_takes` is how long a probe may keep others from probing.
     pub async fn pass(&self, ports: &Ports, call_takes: Duration) -> Result<Pass, StoreError> {
-        let looked = self.lock().clone();
-        let file = match looked {
-            Some((at, file)) if at.elapsed() < LOOK_EVERY => file,
-            _ => self.look(ports).await?.map(|(file, _)| file),
-        };
-        let Some(open) = file.filter(|file| file.open) else { return Ok(Pass::Go) };
+        let Some(open) = self.recent(ports).await?.filter(|file| file.open) else { return Ok(Pass::Go) };
         let now = ports.clock.now();
         if now < open.next_probe {
             Ok(Pass::Hold(until(now, open.next_probe)))
         } else {
             self.probe(ports, call_takes).await
+        }
+    }
+
+    /// A look that is not too old. The rows of a batch ask at the same moment; one of them looks.
+    async fn recent(&self, ports: &Ports) -> Result<Option<BreakerFile>, StoreError> {
+        let asked = Instant::now();
+        let known = || self.lock().clone().filter(|(at, _)| at.elapsed() < LOOK_EVERY);
+        if let Some((_, file)) = known() {
+            return Ok(file);
+        }
+        let mut failed = self.looking.lock().await;
+        if let Some((_, file)) = known() {
+            return Ok(file);
+        }
+        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| *at >= asked) {
+            // Else each would fail after the other, with all its repeats.
+            return Err(error.clone());
+        }
+        match self.look(ports).await {
+            Ok(found) => Ok(found.map(|(file, _)| file)),
+            Err(error) => {
+                *failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
         }
     }
 

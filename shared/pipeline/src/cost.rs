@@ -231,7 +231,11 @@ impl Deployment {
         let lambda_usd = self.generator_usd(work)
             + self.lambda(1.0, rows / SPLIT_PER_SECOND, self.splitter_mb)
             + self.lambda(merges, merge_seconds / merges, self.merger_mb);
-        let s3 = [splitter_requests(work), generator_requests(work, self.archive), merger_requests(work, merges)];
+        let s3 = [
+            splitter_requests(work),
+            generator_requests(work, self.archive, self.batch),
+            merger_requests(work, merges),
+        ];
         // Sent, received and deleted, ten at a time where there are ten; result events come from S3 one by one, and a poller
         // that waits takes each as it comes.
         let of_rows = 0.1 + 2.0 / f64::from(self.batch.min(10));
@@ -282,15 +286,16 @@ pub fn splitter_requests(work: &Work) -> Requests {
     Requests { reads: 4.0, writes: 2.0 + work.rows.div_ceil(2_000) as f64 + work.rejected as f64 }
 }
 
-/// Read: the breaker. Written: claim, outcome, result. With pictures kept: each of them, and the entry once more, to name them. A row
-/// that shares an outcome reads its result and the ledger's entry, and writes its result, often after a claim that is refused.
+/// Read: the breaker, once for each batch. Written: claim, outcome, result. With pictures kept: each of them, and the entry once more, to
+/// name them. A row that shares an outcome reads its result and the ledger's entry, and writes its result, often after a claim that
+/// is refused.
 #[must_use]
-pub fn generator_requests(work: &Work, archive: bool) -> Requests {
+pub fn generator_requests(work: &Work, archive: bool, batch: u32) -> Requests {
     let calls = work.calls as f64;
     let shared = work.rows.saturating_sub(work.rejected + work.calls) as f64;
     let kept = if archive { 1.0 } else { 0.0 };
     Requests {
-        reads: calls * (1.0 + kept) + shared * 2.0,
+        reads: work.calls.div_ceil(batch.into()) as f64 + calls * kept + shared * 2.0,
         writes: calls * (3.0 + kept) + work.images as f64 * kept + shared * 2.0,
     }
 }

@@ -357,7 +357,9 @@ async fn a_write_that_meets_its_own_success_is_recognised() {
     }
 }
 
-/// Takes down what is asked of the store, as `GET ledger` or `PUT results refused`; the breaker's file is not of interest.
+const BREAKER: &str = "GET control";
+
+/// Takes down what is asked of the store, as `GET ledger` or `PUT results refused`.
 struct Noting {
     store: Arc<dyn Store>,
     requests: Mutex<Vec<String>>,
@@ -372,15 +374,20 @@ impl Noting {
 
     fn note(&self, what: &str, key: &str, refused: bool) {
         let (prefix, _) = key.split_once('/').unwrap();
-        if prefix != "control" {
-            let refused = if refused { " refused" } else { "" };
-            self.requests.lock().unwrap().push(format!("{what} {prefix}{refused}"));
-        }
+        let refused = if refused { " refused" } else { "" };
+        self.requests.lock().unwrap().push(format!("{what} {prefix}{refused}"));
     }
 
-    /// Since the last time.
+    /// Since the last time, but for looks at the breaker.
     fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.requests.lock().unwrap())
+        let mut requests = std::mem::take(&mut *self.requests.lock().unwrap());
+        requests.retain(|request| request != BREAKER);
+        requests
+    }
+
+    /// Looks at the breaker since the last time.
+    fn looks(&self) -> usize {
+        self.requests.lock().unwrap().drain(..).filter(|request| request == BREAKER).count()
     }
 }
 
@@ -436,6 +443,20 @@ async fn a_new_row_is_claimed_before_anything_is_read() {
     // A row that a person asks for again has a history.
     rig.run(&[again(&mug)]).await;
     assert_eq!(noting.take(), ["GET results", "GET ledger"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_row_of_a_batch_looks_at_the_breaker_for_all() {
+    let mut rig = Rig::new();
+    let noting = Noting::over(&mut rig);
+    let products: Vec<_> = (1..=10).map(|row| message(row, &format!("product {row}"))).collect();
+    rig.send(&products).await;
+    rig.batch().await;
+    assert_eq!((rig.calls().len(), noting.looks()), (10, 1));
+    // The calls took longer than a look is good for.
+    rig.send(&[message(11, "mug"), message(12, "bag")]).await;
+    rig.batch().await;
+    assert_eq!((rig.calls().len(), noting.looks()), (12, 1));
 }
 
 #[tokio::test(start_paused = true)]
