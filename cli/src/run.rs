@@ -308,8 +308,11 @@ impl Host {
         let rows = MemoryQueue::new(VISIBILITY, Some(receives), Some(dead.clone()));
         let rows = Arc::new(rows.bounded(QUEUE.max(QUEUE_PER_WORKER * usize::from(args.concurrency))));
         let worker = Worker::new(&*clock, &settings);
+        let directory = DirectoryStore::new(args.out.clone());
+        // The directory is ours, so what is half written there a killed run has left.
+        directory.sweep()?;
         let ports = Ports {
-            store: Arc::new(Notifying::new(DirectoryStore::new(args.out.clone()), changes)),
+            store: Arc::new(Notifying::new(directory, changes)),
             rows: rows.clone(),
             retry: Arc::new(Forgotten),
             images: Arc::new(images),

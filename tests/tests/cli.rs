@@ -407,8 +407,12 @@ fn a_killed_run_goes_on_and_a_second_run_waits_its_turn() {
     assert!(second.err.contains(&format!("process {}", first.id())), "{}", second.err);
     first.kill().unwrap();
     first.wait().unwrap();
+    let half = place.path("out/.packshot/incomplete/half");
+    std::fs::create_dir_all(half.parent().unwrap()).unwrap();
+    std::fs::write(&half, "half a result").unwrap();
     let ran = place.run(Some(&api), &["--n", "1"]).expect(0);
     assert!(ran.out.starts_with("Done. completed=24, failed=0"), "{}", ran.out);
+    assert!(!half.exists(), "what the killed run had half written is gone");
     let summary: Value = serde_json::from_str(&place.manifest_file("summary.json")).unwrap();
     let unknown = summary["unknown_outcomes"].as_u64().unwrap();
     assert!((1..=6).contains(&unknown), "the calls that the kill cut are unknown outcomes: {unknown}");
