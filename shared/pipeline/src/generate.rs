@@ -147,26 +147,30 @@ impl Host<'_> {
         format!("{:016x}", self.ports.clock.random())
     }
 
-    /// Waits for permission to call: the rate, the API's pauses, the breaker.
+    /// Waits for permission to call.
     async fn may_call(self) -> Result<Permit, Trouble> {
         loop {
-            if !self.fits(Duration::ZERO) {
-                return Ok(Permit::Not(Duration::from_secs(1)));
+            match self.may_call_now().await? {
+                Permit::Not(wait) if self.fits(wait) => tokio::time::sleep(wait).await,
+                permit => return Ok(permit),
             }
-            if let Err(wait) = self.worker.pace.take() {
-                if !self.fits(wait) {
-                    return Ok(Permit::Not(wait));
-                }
-                tokio::time::sleep(wait).await;
-                continue;
-            }
-            let call_takes = self.settings.request_timeout + LEASE_MARGIN;
-            return Ok(match self.worker.breaker.pass(self.ports, call_takes).await? {
-                Pass::Go => Permit::Call { probe: false },
-                Pass::Probe => Permit::Call { probe: true },
-                Pass::Hold(wait) => Permit::Held(wait),
-            });
         }
+    }
+
+    /// The time that is left, the rate, the API's pauses, the breaker.
+    async fn may_call_now(self) -> Result<Permit, Trouble> {
+        if !self.fits(Duration::ZERO) {
+            return Ok(Permit::Not(Duration::from_secs(1)));
+        }
+        if let Err(wait) = self.worker.pace.take() {
+            return Ok(Permit::Not(wait));
+        }
+        let call_takes = self.settings.request_timeout + LEASE_MARGIN;
+        Ok(match self.worker.breaker.pass(self.ports, call_takes).await? {
+            Pass::Go => Permit::Call { probe: false },
+            Pass::Probe => Permit::Call { probe: true },
+            Pass::Hold(wait) => Permit::Held(wait),
+        })
     }
 }
 
@@ -175,9 +179,9 @@ enum Permit {
         /// The breaker is open, and this call tests it.
         probe: bool,
     },
-    /// Not in this invocation; come back after this long.
+    /// Not for this long.
     Not(Duration),
-    /// The same, because the breaker is open.
+    /// The same, and nobody may, because the breaker is open.
     Held(Duration),
 }
 
@@ -280,7 +284,7 @@ impl<'a> Row<'a> {
         if worker.guardrail.stopped(ports, job, *round).await?.is_some() {
             return Ok(Tried::Not);
         }
-        let Permit::Call { probe } = self.host.may_call().await? else { return Ok(Tried::Not) };
+        let Permit::Call { probe } = self.host.may_call_now().await? else { return Ok(Tried::Not) };
         let entry = Entry::new(fingerprint.clone(), self.asker.series.clone());
         Ok(match self.claim(entry, None, false).await? {
             Err(known) => Tried::Found(known),

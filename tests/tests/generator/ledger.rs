@@ -1,8 +1,12 @@
 //! Paid once: what is called for again, and what is not.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -17,7 +21,7 @@ use packshot_pipeline::{
 };
 use tokio::time::sleep;
 
-use crate::rig::{Answer, Rig, VISIBILITY, job, message, seconds, status, unknown};
+use crate::rig::{Answer, Batch, Rig, VISIBILITY, job, message, seconds, status, unknown};
 
 fn again(message: &RowMessage) -> RowMessage {
     RowMessage { round: message.round + 1, ..message.clone() }
@@ -474,6 +478,16 @@ async fn what_needs_no_call_ends_while_the_account_cannot_pay() {
         assert!(rig.completed(&reused).await.reused);
         assert_eq!(rig.calls().len(), 2);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_no_call_does_not_wait_for_the_rate() {
+    let rig = Rig::with(|settings| settings.requests_per_minute = NonZeroU32::new(1));
+    rig.run(&[message(1, "mug"), message(2, "bag"), message(3, "hat")]).await;
+    let another = rig.beside();
+    another.send(&[in_job("b", 1, "mug"), in_job("b", 2, "bag"), in_job("b", 3, "hat")]).await;
+    assert_eq!(another.batch().await, Batch { took: Duration::ZERO, back: vec![] });
+    assert_eq!(rig.calls().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
