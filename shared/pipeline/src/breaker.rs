@@ -74,6 +74,11 @@ impl Breaker {
         }
     }
 
+    /// Whether calls are stopped, without taking the place of the probe.
+    pub async fn is_open(&self, ports: &Ports) -> Result<bool, StoreError> {
+        Ok(self.recent(ports).await?.is_some_and(|file| file.open))
+    }
+
     /// A look that is not too old. The rows of a batch ask at the same moment; one of them looks.
     async fn recent(&self, ports: &Ports) -> Result<Option<BreakerFile>, StoreError> {
         let asked = Instant::now();

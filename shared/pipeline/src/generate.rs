@@ -272,16 +272,17 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Claims the row and calls before anything is read: the store refuses the claim where there is a ledger entry, and a
-    /// row has no result before its fingerprint has an entry. Not tried where it would probably fail: rows that are not
-    /// new come together, when a catalog is dropped again or a queue delivers twice, and may need no call.
+    /// Claims the row and calls before anything is read: the store refuses the claim where there is a ledger entry, and what
+    /// has been paid for has one. Not tried where it would probably fail: rows that are not new come together, when a
+    /// catalog is dropped again or a queue delivers twice, and may need no call. Nor with the breaker open: whoever finds
+    /// then that there is nothing to call for would have used up the probe.
     async fn try_as_new(&self) -> Result<Tried, Trouble> {
         let Host { ports, worker, .. } = self.host;
         let RowMessage { job, round, fingerprint, .. } = self.message;
-        if *round > 0 || !worker.new_rows.load(Ordering::Relaxed) || worker.breaker.opened().is_some() {
+        if *round > 0 || !worker.new_rows.load(Ordering::Relaxed) {
             return Ok(Tried::Not);
         }
-        if worker.guardrail.stopped(ports, job, *round).await?.is_some() {
+        if worker.breaker.is_open(ports).await? || worker.guardrail.stopped(ports, job, *round).await?.is_some() {
             return Ok(Tried::Not);
         }
         let Permit::Call { probe } = self.host.may_call_now().await? else { return Ok(Tried::Not) };

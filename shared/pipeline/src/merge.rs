@@ -35,7 +35,7 @@ const READS_AT_ONCE: usize = 64;
 /// Parts of a job that are merged at once.
 const PARTS_AT_ONCE: usize = 4;
 /// Parts that are read ahead while something is made of them.
-const PARTS_AHEAD: usize = 4;
+const PARTS_AHEAD: usize = 2;
 /// Rounds of one composition. Each lost round means that newer data came in between.
 const ROUNDS: u32 = 12;
 

@@ -149,6 +149,21 @@ async fn a_lost_probe_is_followed_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_row_that_needs_no_call_does_not_use_up_the_probe() {
+    let rig = Rig::new();
+    rig.run(&[message(1, "mug")]).await;
+    rig.script("bag", [broke()]);
+    rig.send(&[message(2, "bag")]).await;
+    rig.batch().await;
+    rig.until_visible().await;
+    // To a process that has not seen the breaker open yet, some rows come that are not new.
+    let another = rig.beside();
+    another.send(&[message(1, "mug")]).await;
+    assert_eq!(another.batch().await.back, Vec::<String>::new());
+    assert_eq!((rig.calls().len(), breaker(&rig).await.open), (3, false), "the row that came back was the probe");
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_the_policy_fail_each_row_fails() {
     for answer in account_errors() {
         let rig = Rig::with(|settings| settings.account_errors = AccountPolicy::Fail);
