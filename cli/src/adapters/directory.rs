@@ -25,8 +25,8 @@ use super::{CHUNK, PAGE, etag, etag_of};
 pub const PRIVATE: &str = ".packshot";
 /// Locks for conditional writes; two keys seldom share one.
 const STRIPES: usize = 64;
-/// ETags that are remembered at most: about 4 MB.
-const MAX_REMEMBERED: usize = 16_384;
+/// ETags that are remembered at most: about 1 MB.
+const MAX_REMEMBERED: usize = 4_096;
 
 /// A directory as the bucket: an object is a file, its key is its path.
 ///
