@@ -4,7 +4,7 @@ use std::{fs::File, io::BufWriter, path::PathBuf};
 
 use bytes::Bytes;
 use packshot_benches::samples;
-use packshot_pipeline::keys::JobId;
+use packshot_pipeline::model::keys::JobId;
 
 use crate::{Outcome, events, lambda::Lambda};
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use packshot_benches::samples;
-use packshot_pipeline::keys::{self, JobId};
+use packshot_pipeline::model::keys::{self, JobId};
 use serde_json::{Value, json};
 
 use crate::stand_ins::BUCKET;

@@ -18,10 +18,13 @@ use nix::time::{ClockId, clock_gettime};
 use packshot_aws::clock::SystemClock;
 use packshot_benches::samples;
 use packshot_pipeline::{
-    intake::CatalogReader,
-    job::Source,
-    keys::{self, Catalog, JobId},
-    ports::{Clock as _, Etag, StoreError},
+    catalog::reader::CatalogReader,
+    model::{
+        etag::Etag,
+        job::Source,
+        keys::{self, Catalog, JobId},
+    },
+    ports::{Clock as _, StoreError},
     settings::SplitSettings,
     split::validate,
 };

@@ -3,12 +3,11 @@
 use std::io::{self, Write};
 
 use jiff::Timestamp;
-use packshot_pipeline::{
-    archive::Asset,
+use packshot_pipeline::model::{
     keys::{Catalog, JobId},
     message::{self, RowMessage},
     request::Request,
-    result::{Completed, CompletedStatus, RowResult},
+    result::{Asset, Completed, CompletedStatus, RowResult},
 };
 
 const KINDS: [&str; 8] =

@@ -4,10 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use packshot_aws::{clients::Aws, clock::SystemClock, unused::Unused};
-use packshot_pipeline::{
-    journal::Nobody,
-    ports::{Ports, Store},
-};
+use packshot_pipeline::ports::{Nobody, Ports, Store};
 
 use crate::adapters::DirectoryStore;
 

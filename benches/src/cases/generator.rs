@@ -89,7 +89,7 @@ async fn invoke(bench: &Bench, function: &mut crate::lambda::Lambda, next: &mut 
 }
 
 fn samples_key(row: u64) -> String {
-    packshot_pipeline::keys::result(&samples::job(), row, &samples::sku(row))
+    packshot_pipeline::model::keys::result(&samples::job(), row, &samples::sku(row))
 }
 
 async fn memory(bench: &mut Bench) -> Outcome<()> {

@@ -1,6 +1,6 @@
 //! The merger beside GetObject, and what ten times the rows cost.
 
-use packshot_pipeline::{
+use packshot_pipeline::model::{
     keys::{JobId, Manifests},
     summary::Summary,
 };
@@ -91,7 +91,7 @@ async fn beside_floor(bench: &Bench, rows: u64, runs: usize) -> Outcome<(Vec<Inv
 
 /// The summary says that every row is in the manifest.
 async fn verify(bench: &Bench, job: &JobId, rows: u64) -> Outcome<()> {
-    let catalog = packshot_pipeline::keys::Catalog::of("incoming/bench.csv").ok_or("no catalog")?;
+    let catalog = packshot_pipeline::model::keys::Catalog::of("incoming/bench.csv").ok_or("no catalog")?;
     let text = bench.stand_ins.object(&Manifests::of(&catalog, job).summary()).await?;
     let summary: Summary = serde_json::from_str(&text)?;
     if summary.manifest.is_none() || summary.counts.completed != rows {

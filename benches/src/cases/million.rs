@@ -15,7 +15,7 @@ use std::{
 use futures::future::try_join_all;
 use nix::unistd::Pid;
 use packshot_benches::samples;
-use packshot_pipeline::{
+use packshot_pipeline::model::{
     keys::{Catalog, Manifests},
     summary::{Latest, Status, Summary},
 };

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use packshot_benches::samples;
-use packshot_pipeline::{job::Job, json, keys};
+use packshot_pipeline::model::{job::Job, json, keys};
 
 use super::bucket::Bucket;
 

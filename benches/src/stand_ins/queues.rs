@@ -10,7 +10,7 @@ use std::{
 };
 
 use hyper::{StatusCode, header::HeaderValue};
-use packshot_pipeline::keys;
+use packshot_pipeline::model::keys;
 use serde::Deserialize;
 use serde_json::json;
 

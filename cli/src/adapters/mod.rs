@@ -2,7 +2,7 @@
 //!
 //! The contract suite in `tests/` holds them to the same behaviour as S3 and SQS.
 
-use packshot_pipeline::ports::Etag;
+use packshot_pipeline::model::etag::Etag;
 use sha2::{Digest, Sha256};
 
 pub mod directory;

@@ -8,19 +8,21 @@ use std::{
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use packshot_pipeline::{
-    breaker::BreakerFile,
-    classify::ErrorClass,
-    job::Job,
-    journal::Fact,
-    keys::{self, Catalog, JobId, Manifests, ResultsKey},
+    generate::breaker::BreakerFile,
     ledger::{Entry, State},
-    message::RowMessage,
-    notice::Notice,
-    ports::Etag,
-    request::Fingerprint,
-    result::RowResult,
+    model::{
+        error_class::ErrorClass,
+        etag::Etag,
+        event::Fact,
+        job::Job,
+        keys::{self, Catalog, JobId, Manifests, ResultsKey},
+        message::RowMessage,
+        notification::Notice,
+        request::Fingerprint,
+        result::RowResult,
+        summary::{Latest, Status, Summary},
+    },
     settings::AccountPolicy,
-    summary::{Latest, Status, Summary},
 };
 
 use super::plan::{Expected, ExpectedRow, Plan};

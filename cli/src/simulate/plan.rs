@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use fastrand::Rng;
 use packshot_pipeline::{
-    request::{Fingerprint, Request},
-    settings::{AccountPolicy, Defaults, GenerateSettings, SplitSettings},
+    model::{
+        defaults::Defaults,
+        request::{Fingerprint, Request},
+    },
+    settings::{AccountPolicy, GenerateSettings, SplitSettings},
 };
 
 use super::bug::Bug;

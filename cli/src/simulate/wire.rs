@@ -12,13 +12,11 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use packshot_pipeline::{
-    journal::Fact,
-    keys,
     ledger::{Entry, State},
-    notice::Notice,
+    model::{etag::Etag, event::Fact, keys, notification::Notice},
     ports::{
-        Body, Clock, Etag, Journal, NoticeError, Notices, Object, ObjectMeta, Outgoing, Page, Ports, Precondition,
-        Queue, QueueError, Store, StoreError,
+        Body, Clock, Journal, NoticeError, Notices, Object, ObjectMeta, Outgoing, Page, Ports, Precondition, Queue,
+        QueueError, Store, StoreError,
     },
 };
 use tokio::{sync::Notify, time::sleep};

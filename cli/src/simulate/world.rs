@@ -12,14 +12,15 @@ use fastrand::Rng;
 use futures::future::join_all;
 use jiff::Timestamp;
 use packshot_pipeline::{
-    generate::generate,
-    keys::{Catalog, JobId},
-    merge::{Changed, merge},
-    ports::{Clock as _, Delivery, Etag, Outgoing, Page, Precondition, Queue as _, Store as _, StoreError},
+    generate::{generate, worker::Worker},
+    merge::{Changed, merge, sweep::sweep},
+    model::{
+        etag::Etag,
+        keys::{Catalog, JobId},
+    },
+    ports::{Clock as _, Delivery, Outgoing, Page, Precondition, Queue as _, Store as _, StoreError},
     settings::GenerateSettings,
     split::{SplitInput, split},
-    sweep::sweep,
-    worker::Worker,
 };
 use tokio::{
     sync::Notify,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{archive::Asset, classify::ErrorClass, keys::JobId, request::Fingerprint};
+use crate::model::{error_class::ErrorClass, keys::JobId, request::Fingerprint, result::Asset};
 
 /// The version of ledger entries that this code writes and reads.
 pub const VERSION: u32 = 1;

@@ -1,6 +1,6 @@
 //! What the generator tells whoever watches: every call and every end of a row, once.
 
-use packshot_pipeline::{classify::ErrorClass, journal::Fact, message::RowMessage};
+use packshot_pipeline::model::{error_class::ErrorClass, event::Fact, message::RowMessage};
 
 use crate::rig::{CALL, Rig, job, message, not_sent, retry_after, seconds, status, unknown};
 

@@ -12,12 +12,9 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use packshot_pipeline::{
-    classify::ErrorClass,
-    json, keys,
     ledger::{Claim, Entry, Series, State},
-    message::RowMessage,
-    ports::{Body, Etag, Object, ObjectMeta, Page, Precondition, Store, StoreError},
-    result::RowResult,
+    model::{error_class::ErrorClass, etag::Etag, json, keys, message::RowMessage, result::RowResult},
+    ports::{Body, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
 use tokio::time::sleep;
 

@@ -15,20 +15,21 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use packshot::adapters::{MemoryQueue, MemoryStore, memory_queue::Depth};
 use packshot_pipeline::{
-    generate::generate,
-    journal::{Fact, Nobody},
-    json,
-    keys::{self, Catalog, JobId},
+    generate::{generate, worker::Worker},
     ledger::Entry,
-    message::RowMessage,
-    ports::{
-        ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Journal, Outgoing, Picture, Ports, Precondition,
-        Queue as _,
+    model::{
+        event::Fact,
+        json,
+        keys::{self, Catalog, JobId},
+        message::RowMessage,
+        request::Request,
+        result::{Completed, Failed, RowResult},
     },
-    request::Request,
-    result::{Completed, Failed, RowResult},
+    ports::{
+        ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Journal, Nobody, Outgoing, Picture, Ports,
+        Precondition, Queue as _,
+    },
     settings::GenerateSettings,
-    worker::Worker,
 };
 use serde_json::Map;
 use tokio::time::{Instant, sleep};
@@ -359,7 +360,7 @@ impl Rig {
     }
 
     pub(crate) async fn read(&self, key: &str) -> Option<Bytes> {
-        let seen = packshot_pipeline::objects::read(&self.ports, key).await.unwrap();
+        let seen = packshot_pipeline::storage::read(&self.ports, key).await.unwrap();
         seen.map(|seen| seen.bytes)
     }
 

@@ -14,20 +14,15 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use packshot::adapters::{MemoryQueue, MemoryStore, Notifying};
 use packshot_pipeline::{
-    generate::generate,
-    job::Job,
-    keys::Manifests,
+    generate::{generate, worker::Worker},
     merge::{Changed, merge},
+    model::{job::Job, keys::Manifests, request::Request, result::RowResult, spreadsheet},
     ports::{
         ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Picture, Ports, Precondition, Queue as _,
         Store as _,
     },
-    request::Request,
-    result::RowResult,
     settings::{GenerateSettings, SplitSettings},
     split::{SplitError, SplitInput, SplitReport, split},
-    spreadsheet,
-    worker::Worker,
 };
 use packshot_tests::clock::TestClock;
 use proptest::prelude::*;
