@@ -11,6 +11,8 @@ pub mod classify;
 pub mod columns;
 pub mod cost;
 pub mod generate;
+#[cfg(test)]
+mod golden;
 pub mod guardrail;
 pub mod intake;
 pub mod job;
