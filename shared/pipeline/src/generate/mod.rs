@@ -3,7 +3,7 @@
 pub mod archive;
 pub mod breaker;
 pub mod classify;
-mod guardrail;
+pub(crate) mod guardrail;
 mod pace;
 pub mod worker;
 
