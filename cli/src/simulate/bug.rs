@@ -44,11 +44,15 @@ pub enum Bug {
     SkuCut,
     /// Nobody hears of a job's end.
     NoticesLost,
+    /// What the ledger counts by a write whose answer is lost is not noted.
+    LostAnswerUnnoted,
+    /// An unknown outcome is noted though the write that counts it did not happen.
+    NotedUncounted,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::LedgerReadThenWrite,
         Self::SameNonce,
         Self::NoClaim,
@@ -69,5 +73,7 @@ impl Bug {
         Self::EventsLost,
         Self::SkuCut,
         Self::NoticesLost,
+        Self::LostAnswerUnnoted,
+        Self::NotedUncounted,
     ];
 }

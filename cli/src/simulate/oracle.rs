@@ -512,12 +512,15 @@ impl Oracle {
         // One is missing where the answer to the summary's write was lost.
         let finished = jobs().count() as u64;
         must(noted.finished <= finished, || format!("{} finishes of {finished} jobs noted", noted.finished))?;
+        let unknown = self.counts.unknown;
+        must(noted.unknown <= unknown, || {
+            format!("{} unknown outcomes noted, and the ledger counts {unknown}", noted.unknown)
+        })?;
         if self.somebody_died {
             return Ok(());
         }
         must(noted.calls == calls, || format!("{} of {calls} calls noted, and nobody died", noted.calls))?;
-        let unknown = self.counts.unknown;
-        must(noted.unknown >= unknown, || format!("{} of {unknown} unknown outcomes noted", noted.unknown))?;
+        must(noted.unknown == unknown, || format!("{} of {unknown} unknown outcomes noted", noted.unknown))?;
         let (split, valid) = (noted.split, jobs().map(|job| job.valid).sum());
         must(split >= valid, || format!("{split} rows split, and the files have {valid}"))?;
         must(noted.completed + noted.failed >= valid, || format!("{noted:?}, and {valid} rows have a result"))?;

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     future::pending,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,6 +36,8 @@ pub(super) struct Wire {
     pub(super) actor: Actor,
     /// For a planted bug: messages that wait for the checkpoint.
     late_messages: Mutex<Vec<Outgoing>>,
+    /// For a planted bug: the answer to the last write of the ledger was lost.
+    ledger_answer_lost: AtomicBool,
 }
 
 /// Who calls.
@@ -128,7 +133,12 @@ impl Fault {
 
 impl Wire {
     pub(super) fn ports(world: &Arc<World>, actor: Actor) -> Ports {
-        let wire = Arc::new(Self { world: world.clone(), actor, late_messages: Default::default() });
+        let wire = Arc::new(Self {
+            world: world.clone(),
+            actor,
+            late_messages: Default::default(),
+            ledger_answer_lost: AtomicBool::new(false),
+        });
         Ports {
             store: wire.clone(),
             rows: Arc::new(Pipe { wire: wire.clone(), call: Call::SendRows }),
@@ -269,6 +279,12 @@ fn is_claim(key: &str, body: &[u8]) -> bool {
     key.starts_with("ledger/") && matches!(serde_json::from_slice(body), Ok(Entry { state: State::Claimed(_), .. }))
 }
 
+fn counts_unknown(key: &str, body: &[u8]) -> bool {
+    key.starts_with("ledger/")
+        && !is_claim(key, body)
+        && serde_json::from_slice(body).is_ok_and(|entry: Entry| entry.spent.unknown > 0)
+}
+
 #[async_trait]
 impl Store for Wire {
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
@@ -296,6 +312,14 @@ impl Store for Wire {
 
     async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
         let fault = self.way(Call::Put, key).await;
+        if key.starts_with("ledger/") {
+            let lost = matches!(fault, Some(Fault::After | Fault::OwnSuccess));
+            self.ledger_answer_lost.store(lost, Ordering::Relaxed);
+        }
+        let bug = self.world.plan.bug == Some(Bug::NotedUncounted);
+        if bug && fault == Some(Fault::Before) && counts_unknown(key, &body) {
+            self.world.oracle(|oracle| oracle.noted(Fact::OutcomeUnknown));
+        }
         self.write(Call::Put, key, body, precondition, fault).await
     }
 
@@ -349,6 +373,11 @@ impl Wire {
 
 impl Journal for Wire {
     fn note(&self, fact: Fact) {
+        self.world.say(format_args!("{} notes {fact:?}", self.actor.name));
+        let lost = self.ledger_answer_lost.load(Ordering::Relaxed);
+        if self.world.plan.bug == Some(Bug::LostAnswerUnnoted) && fact == Fact::OutcomeUnknown && lost {
+            return;
+        }
         self.world.oracle(|oracle| oracle.noted(fact));
     }
 }

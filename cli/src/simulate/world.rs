@@ -224,7 +224,7 @@ impl World {
         self.state().trace.add(now, actor, call, key, outcome);
     }
 
-    fn say(&self, what: std::fmt::Arguments<'_>) {
+    pub(super) fn say(&self, what: std::fmt::Arguments<'_>) {
         let now = self.now();
         self.state().trace.say(now, what);
     }

@@ -197,7 +197,7 @@ enum Permit {
 struct Held {
     entry: Entry,
     etag: Etag,
-    nonce: String,
+    claim: Claim,
 }
 
 /// Where the ledger stands, as far as this row knows.
@@ -215,6 +215,14 @@ enum Tried {
     End(Fate),
     /// This stands in the ledger.
     Found(Looked),
+}
+
+/// What became of a write to the ledger.
+enum Written {
+    /// It took effect, and the object has this ETag.
+    Landed(Etag),
+    /// Another write was first, or followed ours at once: the ledger as read after it.
+    Overtaken(Looked),
 }
 
 /// What a step leads to.
@@ -401,23 +409,17 @@ impl<'a> Row<'a> {
         let Host { ports, settings, worker, .. } = self.host;
         let (nonce, at) = (self.host.nonce(), ports.clock.now());
         let until = at.checked_add(settings.request_timeout + LEASE_MARGIN).unwrap_or(Timestamp::MAX);
+        let claim = Claim { nonce, worker: worker.id.clone(), at, until };
         entry.calls += 1;
-        entry.state = State::Claimed(Claim { nonce: nonce.clone(), worker: worker.id.clone(), at, until });
-        let body = json::to_vec(&entry).into();
-        let etag = match storage::write(ports, &self.ledger_key, body, Precondition::unchanged(etag)).await {
-            Ok(etag) => etag,
-            // A request that was repeated below us can meet its own success: the nonce tells.
-            Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => match self.read_ledger().await? {
-                Ok(Some((current, etag))) if current.is_claimed_by(&nonce) => etag,
-                known => return Ok(Err(known)),
-            },
-            Err(error) => return Err(error.into()),
+        entry.state = State::Claimed(claim.clone());
+        let etag = match self.write_ledger(&mut entry, etag, None, died).await? {
+            Written::Landed(etag) => etag,
+            Written::Overtaken(known) => return Ok(Err(known)),
         };
         if died {
-            ports.journal.note(Fact::OutcomeUnknown);
             tracing::warn!("another worker died during a call, which may have been billed");
         }
-        let held = Held { entry, etag, nonce };
+        let held = Held { entry, etag, claim };
         let in_time = ports.clock.now().checked_add(settings.request_timeout).is_ok_and(|end| end < until);
         if in_time && self.host.fits(Duration::ZERO) {
             return Ok(Ok(held));
@@ -471,7 +473,6 @@ impl<'a> Row<'a> {
                 self.release_and_wait(held, count, wait).await
             }
             Verdict::Unknown => {
-                ports.journal.note(Fact::OutcomeUnknown);
                 tracing::warn!(code = shorten_code(&error), "the call may have been billed");
                 let unknown = held.entry.spent.unknown + 1;
                 if unknown > settings.unknown_outcome_retries {
@@ -534,8 +535,8 @@ impl<'a> Row<'a> {
         count(&mut next);
         next.state = State::Released;
         match self.replace(held, &mut next).await? {
-            Some(etag) => Ok(Next::Decide(Some((next, etag)))),
-            None => self.look_again().await,
+            Written::Landed(etag) => Ok(Next::Decide(Some((next, etag)))),
+            Written::Overtaken(known) => self.decide_about(known).await,
         }
     }
 
@@ -545,31 +546,15 @@ impl<'a> Row<'a> {
         count(&mut next);
         next.state = State::Failed(failure.clone());
         match self.replace(held, &mut next).await? {
-            Some(_) => self.fail(&given_up(failure, &next)).await.map(Next::End),
-            None => self.look_again().await,
+            Written::Landed(_) => self.fail(&given_up(failure, &next)).await.map(Next::End),
+            Written::Overtaken(known) => self.decide_about(known).await,
         }
     }
 
-    /// Writes over our own claim; `None` where it is no longer ours.
-    async fn replace(&self, held: Held, next: &mut Entry) -> Result<Option<Etag>, Trouble> {
-        let mut etag = held.etag;
-        for _ in 0..RECORD_TRIES {
-            let body = json::to_vec(next).into();
-            match storage::write(self.host.ports, &self.ledger_key, body, Precondition::Matches(etag)).await {
-                Ok(etag) => return Ok(Some(etag)),
-                Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => match self.read_ledger().await? {
-                    Ok(Some((current, now))) if current.is_claimed_by(&held.nonce) => {
-                        // A worker of another job that we took for dead may have noted its outcome there.
-                        next.others = current.others;
-                        etag = now;
-                    }
-                    Ok(Some((current, now))) if current == *next => return Ok(Some(now)),
-                    _ => return Ok(None),
-                },
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(StoreError::Unavailable { detail: format!("no answer to writes of {}", self.ledger_key) }.into())
+    /// Writes over our own claim.
+    async fn replace(&self, held: Held, next: &mut Entry) -> Result<Written, Trouble> {
+        let counts = next.unknown > held.entry.unknown;
+        self.write_ledger(next, Some(held.etag), Some(&held.claim), counts).await
     }
 
     /// A dead claim was one too many.
@@ -580,17 +565,74 @@ impl<'a> Row<'a> {
             "a worker died during the call, which may have been billed; redrive the row to call again".into(),
         );
         entry.state = State::Failed(failure.clone());
-        let body = json::to_vec(&entry).into();
-        match storage::write(self.host.ports, &self.ledger_key, body, Precondition::unchanged(etag)).await {
-            Ok(_) => {
-                if died {
-                    self.host.ports.journal.note(Fact::OutcomeUnknown);
-                }
-                self.fail(&given_up(failure, &entry)).await.map(Next::End)
-            }
-            Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => self.look_again().await,
-            Err(error) => Err(error.into()),
+        match self.write_ledger(&mut entry, etag, None, died).await? {
+            Written::Landed(_) => self.fail(&given_up(failure, &entry)).await.map(Next::End),
+            Written::Overtaken(known) => self.decide_about(known).await,
         }
+    }
+
+    /// Writes `next` over the entry that was read as `etag`, or over `own` claim, and finds out whether the write took
+    /// effect: the answer may be lost, and a request that was repeated below us meets its own success. While the object is
+    /// as it was, the same write is repeated, because the first may still be under way: left open, it could claim or count
+    /// later, when no worker knows of it. If the write `counts` an unknown outcome, this is the place where that is noted,
+    /// so that what is noted is what the ledger counts: a write without effect leaves the counting to another worker.
+    async fn write_ledger(
+        &self,
+        next: &mut Entry,
+        etag: Option<Etag>,
+        own: Option<&Claim>,
+        counts: bool,
+    ) -> Result<Written, Trouble> {
+        let ports = self.host.ports;
+        let note = |landed| {
+            if counts && landed {
+                ports.journal.note(Fact::OutcomeUnknown);
+            }
+        };
+        let mut precondition = Precondition::unchanged(etag);
+        let mut last = None;
+        for _ in 0..RECORD_TRIES {
+            let body = json::to_vec(next).into();
+            match storage::write(ports, &self.ledger_key, body, precondition.clone()).await {
+                Ok(etag) => {
+                    note(true);
+                    return Ok(Written::Landed(etag));
+                }
+                // It did not happen, and no earlier try is in doubt.
+                Err(error @ (StoreError::Unavailable { .. } | StoreError::Refused { .. })) if last.is_none() => {
+                    return Err(error.into());
+                }
+                Err(error) => last = Some(error),
+            }
+            let looked = match self.read_ledger().await {
+                Ok(looked) => looked,
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            match looked {
+                Ok(Some((current, etag))) if own.is_some_and(|claim| current.is_claimed_by(&claim.nonce)) => {
+                    // A worker of another job that we took for dead may have noted its outcome there.
+                    next.others = current.others;
+                    precondition = Precondition::Matches(etag);
+                }
+                Ok(Some((current, etag))) if current.begins_as(next) => {
+                    note(true);
+                    next.others = current.others;
+                    return Ok(Written::Landed(etag));
+                }
+                Ok(Some((_, etag))) if precondition == Precondition::Matches(etag.clone()) => {}
+                Ok(None) if precondition == Precondition::Absent => {}
+                looked => {
+                    if let Ok(Some((current, _))) = &looked {
+                        note(current.follows(next, own, ports.clock.now()));
+                    }
+                    return Ok(Written::Overtaken(looked));
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| StoreError::Unavailable { detail: "not tried".into() }).into())
     }
 
     /// Records a paid outcome, whatever happened to the claim meanwhile, and completes the row.
