@@ -12,7 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use packshot_pipeline::ports::{Body, Clock, Etag, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError};
 
-use super::{CHUNK, PAGE, etag_of};
+use crate::{CHUNK, PAGE, etag_of};
 
 /// The longest key that S3 takes, in bytes.
 const MAX_KEY: usize = 1_024;
