@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use clap::Args;
 use jiff::Timestamp;
 use packshot_aws::{clock::SystemClock, images_api::ImagesApi, key::ApiKey};
+use packshot_local::{DirectoryStore, MemoryQueue, Notifying};
 use packshot_pipeline::{
     generate::{generate, worker::Worker},
     merge::{Changed, merge},
@@ -38,7 +39,6 @@ use sha2::{Digest as _, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    adapters::{DirectoryStore, MemoryQueue, Notifying},
     check::incoming_key,
     command::{EXIT_ACCOUNT, EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED},
     environment::Environment,

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use packshot::adapters::{DirectoryStore, MemoryQueue, MemoryStore, Notifying};
+use packshot_local::{DirectoryStore, MemoryQueue, MemoryStore, Notifying};
 use packshot_pipeline::{model::notification::Notice, ports::NoticeError};
 use packshot_tests::{
     clock::TestClock,

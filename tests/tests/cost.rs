@@ -3,10 +3,10 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use packshot::simulate::{Plan, Stats, run_plan};
 use packshot_pipeline::cost::{
     Deployment, Requests, Work, elsewhere, generator_requests, merger_requests, splitter_requests,
 };
+use packshot_simulation::{Plan, Stats, run_plan};
 
 const SECONDS: f64 = 20.0;
 

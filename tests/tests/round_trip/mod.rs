@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use packshot::adapters::{MemoryQueue, MemoryStore, Notifying};
+use packshot_local::{MemoryQueue, MemoryStore, Notifying};
 use packshot_pipeline::{
     generate::{generate, worker::Worker},
     merge::{Changed, merge},

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use futures::future::join_all;
 use jiff::Timestamp;
+use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
     generate::{generate, worker::Worker},
     merge::{Changed, merge, sweep::sweep},
@@ -34,7 +35,6 @@ use super::{
     trace::Trace,
     wire::{Actor, Call, Fault, SimClock, Wire, draw},
 };
-use crate::adapters::{MemoryQueue, MemoryStore};
 
 const BUCKET: &str = "simulated";
 /// After the last trouble everything must end within this long.

@@ -67,16 +67,29 @@ mod tests {
     use std::sync::Arc;
 
     use futures::{StreamExt as _, stream};
-    use packshot_aws::clock::SystemClock;
+    use jiff::Timestamp;
+    use packshot_pipeline::ports::Clock;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-    use crate::adapters::MemoryStore;
+    use crate::MemoryStore;
+
+    struct StoppedClock;
+
+    impl Clock for StoppedClock {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+
+        fn random(&self) -> u64 {
+            0
+        }
+    }
 
     #[tokio::test]
     async fn writes_are_told_and_nothing_else() {
         let (events, mut arriving) = unbounded_channel();
-        let store = Notifying::new(MemoryStore::new(Arc::new(SystemClock)), events);
+        let store = Notifying::new(MemoryStore::new(Arc::new(StoppedClock)), events);
         for key in
             ["incoming/a.csv", "results/1/a", "control/a", "manifests/a", "ledger/results/a", "images/incoming/a"]
         {

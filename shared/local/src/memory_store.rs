@@ -15,7 +15,7 @@ use packshot_pipeline::{
     ports::{Body, Clock, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
 
-use super::{CHUNK, PAGE, etag_of};
+use crate::{CHUNK, PAGE, etag_of};
 
 /// The longest key that S3 takes, in bytes.
 const MAX_KEY: usize = 1_024;

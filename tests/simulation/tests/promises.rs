@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use packshot::simulate::{Bug, Findings, Moment, Plan, run_many, run_plan};
+use packshot_simulation::{Bug, Findings, Moment, Plan, run_many, run_plan};
 
 const SEEDS: u64 = 2_000;
 /// Within so many seeds every planted mistake must be found.
@@ -15,7 +15,10 @@ fn assert_kept(findings: &Findings) {
         .failures
         .iter()
         .map(|failure| {
-            format!("seed {0}: {1}\n    replay: packshot simulate --seed {0} --trace", failure.seed, failure.broken)
+            format!(
+                "seed {0}: {1}\n    replay: cargo run --release -p packshot-simulation -- --seed {0} --trace",
+                failure.seed, failure.broken
+            )
         })
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 
-use super::{CHUNK, PAGE, etag, etag_of};
+use crate::{CHUNK, PAGE, etag, etag_of};
 
 /// The corner of the directory that is not part of the bucket: files on their way in, and what else the host keeps.
 pub const PRIVATE: &str = ".packshot";
