@@ -413,7 +413,7 @@ def pair(text):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="local/deploy.py", description="packshot in an AWS account")
+    parser = argparse.ArgumentParser(prog="scripts/deploy.py", description="packshot in an AWS account")
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--stack", help="name of the stack (default: what samconfig.toml says, or packshot)")

@@ -15,7 +15,6 @@ import boto3
 import deploy
 
 STACK = f"walk-{os.getpid()}"
-HERE = Path(__file__).resolve().parent
 KEY = "sk-test-deploy-12345678"
 # The first bytes of an executable are all that is looked at.
 ARCHITECTURE = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
@@ -43,7 +42,7 @@ def main():
 
         def run(*arguments, said="", fails=None):
             """What was printed; where it should fail, all of `fails` must have been said."""
-            command = [sys.executable, str(HERE / "deploy.py"), *arguments, "--config", str(work / "samconfig.toml")]
+            command = [sys.executable, deploy.__file__, *arguments, "--config", str(work / "samconfig.toml")]
             ended = subprocess.run(command, input=said, env={**env, "HOME": directory}, capture_output=True, text=True)
             assert KEY not in ended.stdout + ended.stderr, "the key shows"
             assert ended.returncode == (1 if fails else 0), f"{arguments}: {ended.returncode}\n{ended.stdout}{ended.stderr}"

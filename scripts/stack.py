@@ -160,7 +160,7 @@ def start_aws(state, port):
         "AWS_EC2_METADATA_DISABLED": "true",
         "PYTHONUNBUFFERED": "1",
     }
-    process = start(state, [sys.executable, str(ROOT / "local" / "server.py"), str(port)], env, "aws.log")
+    process = start(state, [sys.executable, str(ROOT / "scripts" / "local_aws.py"), str(port)], env, "aws.log")
 
     def ready():
         if process.poll() is not None:

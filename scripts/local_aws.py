@@ -1,6 +1,6 @@
 """Runs ministack, the local AWS, with what it gets wrong about the parts that packshot uses put right.
 
-Usage: server.py PORT. Everything else about it (address, credentials) is in its environment; see stack.py.
+Usage: local_aws.py PORT. Everything else about it (address, credentials) is in its environment; see stack.py.
 The mends are written against the pinned version of ministack; each says when it can go.
 """
 
