@@ -1,6 +1,7 @@
-"""packshot on a local AWS: `up`, `down` and `demo`. Run it as ./stack, which sets up what this needs.
+"""Runs packshot on a local AWS: `up`, `down`, `demo` and `env`. Start it as ./stack, which installs what it needs.
 
-Standard output carries results only (one JSON line for `up`, the manifest for `demo`); progress goes to standard error.
+Standard output carries results only (`up`: one JSON line; `demo`: the manifest; `env`: variables). Progress goes to standard
+error.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -29,6 +31,10 @@ STACK = "packshot"
 FUNCTIONS = ["splitter", "generator", "merger"]
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+# A release build of everything takes six minutes on two cores; longer than this, something else is wrong.
+BUILD_SECONDS = 1800
+# `demo` copies a job's files to this directory below the state directory, where a browser can open them.
+DEMO_DIR = "packshot-demo"
 
 
 def say(text):
@@ -41,11 +47,11 @@ def fail(text):
 
 
 def wait(what, seconds, ready):
-    """The first answer of `ready` that is true."""
+    """Calls `ready` until its result is true, and returns that result."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if answer := ready():
-            return answer
+        if result := ready():
+            return result
         time.sleep(0.1)
     fail(f"gave up waiting {seconds} s for {what}")
 
@@ -54,7 +60,7 @@ def wait(what, seconds, ready):
 
 
 def start(state, command, env, log):
-    """Starts a server as the head of its own process group, so that `down` ends its children as well."""
+    """Starts a server as the leader of its own process group, so that `down` ends its children, too."""
     with (state / log).open("wb") as output:
         process = psutil.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                start_new_session=True)
@@ -65,16 +71,17 @@ def start(state, command, env, log):
 
 
 def running(process):
-    """The process that `start` began, or None: its number may belong to somebody else by now."""
+    """Returns the process that `start` started, or None if it has ended. The creation time tells a reused pid."""
     try:
-        found = psutil.Process(process["pid"])
-        return found if found.create_time() == process["created"] and found.status() != psutil.STATUS_ZOMBIE else None
+        candidate = psutil.Process(process["pid"])
+        same = candidate.create_time() == process["created"] and candidate.status() != psutil.STATUS_ZOMBIE
+        return candidate if same else None
     except psutil.NoSuchProcess:
         return None
 
 
 def end_all(state):
-    """Ends the process groups that `start` began."""
+    """Ends the process groups that `start` started."""
     for process in reversed((read_state(state) or {"processes": []})["processes"]):
         if leader := running(process):
             os.killpg(leader.pid, signal.SIGTERM)
@@ -96,6 +103,12 @@ def write_state(state, record):
     (state / "state.json").write_text(json.dumps(record))
 
 
+def running_stack(state):
+    """Returns the record of the stack that runs in this state directory, or None."""
+    record = read_state(state) or {}
+    return record if "stack" in record and all(map(running, record["processes"])) else None
+
+
 # ---- Building
 
 
@@ -103,18 +116,27 @@ def target_dir():
     return ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 
 
-def build(target, profile, with_demo_api):
-    """Builds the functions for this machine, where the local AWS runs them as plain processes, into the place where
-    `cargo lambda build` would put them."""
+def compile_programs(profile, with_demo_api=True):
+    """Builds the functions, and the command that serves the demo API, for this machine. All of them at once: cargo would
+    build their dependencies again for another selection."""
     packages = [f"packshot-{name}" for name in FUNCTIONS] + (["packshot"] if with_demo_api else [])
     say(f"Building {', '.join(packages)} ...")
     command = ["cargo", "build", "--profile", profile, *(part for name in packages for part in ("-p", name))]
-    if subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode != 0:
-        fail("the build failed")
+    try:
+        if subprocess.run(command, cwd=ROOT, stdout=sys.stderr, timeout=BUILD_SECONDS).returncode != 0:
+            fail("the build failed")
+    except subprocess.TimeoutExpired:
+        fail(f"gave up waiting {BUILD_SECONDS} s for the build")
+
+
+def build(target, profile, with_demo_api):
+    """Builds the functions and copies them to where `cargo lambda build` would put them. The local AWS runs them as plain
+    processes."""
+    compile_programs(profile, with_demo_api)
     for name in FUNCTIONS:
         bootstrap = target / "lambda" / name / "bootstrap"
         bootstrap.parent.mkdir(parents=True, exist_ok=True)
-        # Not written in place: a running stack may hold the old one open.
+        # Replaced, not overwritten: a running stack may execute the old file.
         fresh = bootstrap.with_suffix(f".{os.getpid()}")
         shutil.copy2(binary(target, profile, name), fresh)
         fresh.replace(bootstrap)
@@ -128,7 +150,8 @@ def binary(target, profile, name):
 
 
 def clients(endpoint):
-    """One maker for all clients. Nothing of the user's own AWS configuration can lead a request elsewhere."""
+    """Returns a function that makes a client for a service. It ignores the user's AWS configuration, which could lead a
+    request to a real account."""
     session = boto3.Session(aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
                             aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
     config = Config(retries={"max_attempts": 3}, s3={"addressing_style": "path"}, proxies={})
@@ -141,7 +164,7 @@ def start_aws(state, port):
     temporary = state / "tmp"
     temporary.mkdir()
     # Written out, not inherited: the functions get the server's environment, and a developer's keys, proxies and AWS
-    # settings have no business there.
+    # settings must not reach them.
     env = {
         **CREDENTIALS,
         "PATH": os.environ["PATH"],
@@ -151,11 +174,11 @@ def start_aws(state, port):
         "BIND_HOST": "127.0.0.1",
         "MINISTACK_HOST": "127.0.0.1",
         "MINISTACK_REGION": REGION,
-        # The bootstraps inherit it. Not "localhost": that would put the bucket's name into the host's.
+        # The bootstraps inherit it. With "localhost" the SDK would put the bucket's name into the host name.
         "AWS_ENDPOINT_URL": endpoint,
-        # It would listen on all interfaces, on a fixed port.
+        # This service would listen on all interfaces, on a fixed port.
         "IOT_MTLS_ENABLED": "0",
-        # Permissions are enforced: what a function's role in template.yaml does not allow fails here, too.
+        # Enforces permissions: what a function's role in template.yaml does not allow fails here, too.
         "AUTH": "true",
         "AWS_EC2_METADATA_DISABLED": "true",
         "PYTHONUNBUFFERED": "1",
@@ -195,8 +218,8 @@ def start_demo_api(state, program):
 
 
 def deploy(client, target, parameters):
-    """Deploys template.yaml as it stands, except that the bootstraps are uploaded first and stand in it as objects, as
-    `sam deploy` does it, too."""
+    """Deploys template.yaml unchanged, except that it uploads the bootstraps first and names the uploaded objects in the
+    template, as `sam deploy` does."""
     s3, cloudformation = client("s3"), client("cloudformation")
     artifacts = f"{STACK}-artifacts"
     s3.create_bucket(Bucket=artifacts)
@@ -209,12 +232,12 @@ def deploy(client, target, parameters):
         with zipfile.ZipFile(package, "w") as archive:
             archive.write(bootstrap, "bootstrap")
         s3.put_object(Bucket=artifacts, Key=f"{name}.zip", Body=package.getvalue())
-        template, found = re.subn(rf"CodeUri: target/lambda/{name}\b",
+        template, count = re.subn(rf"CodeUri: target/lambda/{name}\b",
                                   f"CodeUri: {{Bucket: {artifacts}, Key: {name}.zip}}", template)
-        if found != 1:
+        if count != 1:
             fail(f"template.yaml does not name target/lambda/{name} once")
-    # AWS refuses an unknown parameter; ministack takes it in silence.
-    known = {found["ParameterKey"] for found in cloudformation.validate_template(TemplateBody=template)["Parameters"]}
+    # AWS refuses an unknown parameter; ministack ignores it.
+    known = {declared["ParameterKey"] for declared in cloudformation.validate_template(TemplateBody=template)["Parameters"]}
     if unknown := parameters.keys() - known:
         fail(f"template.yaml has no parameter {', '.join(sorted(unknown))}")
     cloudformation.create_stack(
@@ -253,7 +276,7 @@ def up(options):
             "ApiKeySecretArn": secret,
             "ApiBaseUrl": api_url,
             "Architecture": "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64",
-            # Someone is watching.
+            # A person waits for the manifest; on AWS a longer window makes fewer, larger batches.
             "MergeBatchingWindowSeconds": "1",
             **dict(options.param),
         })
@@ -270,7 +293,7 @@ def up(options):
         "log": str(state / "aws.log"),
         "pid": pid,
     }
-    write_state(state, {**read_state(state), "stack": stack})
+    write_state(state, {**read_state(state), "stack": stack, "profile": options.profile})
     say(f"Up. Region {REGION}, access key and secret key `test`. ./stack down ends it.")
     return stack
 
@@ -280,7 +303,7 @@ def down(options):
     if read_state(state):
         end_all(state)
         say("Ended what ./stack up had started.")
-    # By name, because somebody may have pointed --state-dir at a folder with more in it.
+    # Only files that `up` makes: --state-dir may name a folder that holds other things.
     shutil.rmtree(state / "tmp", ignore_errors=True)
     for name in ("state.json", "aws.log", "api.log"):
         (state / name).unlink(missing_ok=True)
@@ -289,75 +312,177 @@ def down(options):
 # ---- Demo
 
 
-def demo(options):
-    record = read_state(options.state_dir) or {}
-    stack = record.get("stack") if all(map(running, record.get("processes", []))) else None
-    stack = stack or up(options)
-    s3, bucket = clients(stack["endpoint"])("s3"), stack["bucket"]
+def drop_catalog(s3, bucket):
+    """Uploads events/catalog.csv as incoming/catalog.csv and waits for the end of its job. Returns the job's prefix under
+    manifests/, and its summary."""
     catalog = ROOT / "events" / "catalog.csv"
     version = s3.put_object(Bucket=bucket, Key="incoming/catalog.csv", Body=catalog.read_bytes())["VersionId"]
     say(f"Dropped {catalog.relative_to(ROOT)} into s3://{bucket}/incoming/")
 
-    def read(key):
-        try:
-            return s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
-        except s3.exceptions.NoSuchKey:
-            return None
-
-    def summary():
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="manifests/catalog/")
-        for key in (item["Key"] for page in pages for item in page.get("Contents", [])):
+    def finished():
+        for key in list_keys(s3, bucket, "manifests/catalog/"):
             if key.endswith("/summary.json"):
-                found = json.loads(read(key))
-                if found["source"]["version_id"] == version and found["status"] != "running":
-                    return key, found
+                summary = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+                if summary["source"]["version_id"] == version and summary["status"] != "running":
+                    return key.removesuffix("summary.json"), summary
         return None
 
-    key, found = wait("the manifest", 120, summary)
-    say(f"Status: {found['status']}")
-    manifest = read(key.replace("summary.json", "manifest.jsonl"))
-    if manifest is None:
-        fail(f"no manifest; see s3://{bucket}/{key}")
-    say(f"s3://{bucket}/{key.replace('summary.json', 'manifest.jsonl')}:")
-    print(manifest, end="")
+    return wait("the manifest", 120, finished)
+
+
+def list_keys(s3, bucket, prefix):
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def demo(options):
+    record = running_stack(options.state_dir)
+    stack = record["stack"] if record else up(options)
+    s3, bucket = clients(stack["endpoint"])("s3"), stack["bucket"]
+    prefix, summary = drop_catalog(s3, bucket)
+    local = options.state_dir / DEMO_DIR
+    shutil.rmtree(local, ignore_errors=True)
+    for key in list_keys(s3, bucket, prefix) + list_keys(s3, bucket, "images/catalog/"):
+        file = local / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    manifest = local / prefix / "manifest.jsonl"
+    if not manifest.exists():
+        fail(f"the job ended as {summary['status']}, without a manifest; see s3://{bucket}/{prefix}summary.json")
+    # In a terminal the report says the same in fewer words.
+    if not sys.stdout.isatty():
+        print(manifest.read_text(), end="", flush=True)
+    report(options, stack, prefix, summary, manifest)
+
+
+def report(options, stack, prefix, summary, manifest):
+    """Says what came out, where it is, and how to stop the stack."""
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    width = max(len(line["sku"]) for line in lines)
+    say(f"\n{summary['rows']} rows: {summary['completed']} completed, {summary['failed']} failed. "
+        f"{count(summary['images'], 'image')}, {count(summary['calls'], 'call')}, "
+        f"{summary['reused']} reused from an earlier job.\n")
+    for line in lines:
+        outcome = count(line["image_count"], "image") if line["status"] == "completed" else line["error"]
+        say(f"  {line['sku']:<{width}}  {line['status']:<9}  {outcome[:100]}")
+    chosen = options.state_dir != DEFAULT_STATE_DIR
+    say(f"""
+Review page  {readable(manifest.parent / 'review.html')}
+Manifest     {readable(manifest)}
+Images       {readable(options.state_dir / DEMO_DIR / 'images' / 'catalog')}
+In S3        s3://{stack['bucket']}/{prefix}  (endpoint {stack['endpoint']}, access key and secret key `test`)
+Stop it      ./stack down{f' --state-dir {shlex.quote(str(options.state_dir))}' if chosen else ''}""")
+
+
+def count(number, noun):
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def readable(path):
+    """The path as a person in the current directory would type it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path
+
+
+# ---- The environment of a function
+
+
+def function_environment(stack, function):
+    """Returns the variables of a deployed function, and those that lead its SDK to the local AWS."""
+    client = clients(stack["endpoint"])
+    found = client("cloudformation").describe_stack_resource(StackName=STACK, LogicalResourceId=function.capitalize())
+    name = found["StackResourceDetail"]["PhysicalResourceId"]
+    configuration = client("lambda").get_function_configuration(FunctionName=name)
+    return {"AWS_ENDPOINT_URL": stack["endpoint"], "AWS_REGION": REGION, **CREDENTIALS,
+            **configuration["Environment"]["Variables"]}
+
+
+def env(options):
+    record = running_stack(options.state_dir)
+    if not record:
+        fail("no local AWS runs; start it with ./stack up")
+    variables = sorted(function_environment(record["stack"], options.function).items())
+    if options.format == "export":
+        # A session token or a profile of the user's would be sent along with the local credentials.
+        print("unset AWS_SESSION_TOKEN AWS_PROFILE")
+        print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables))
+        return
+    if broken := [name for name, value in variables if "\n" in value]:
+        fail(f"{', '.join(broken)} holds a line break, which this format cannot express; use --format export")
+    print("\n".join(f"{name}={value}" for name, value in variables))
 
 
 # ---- The command line
 
 
 def parameter(text):
-    key, found, value = text.partition("=")
-    if not found:
+    key, separator, value = text.partition("=")
+    if not separator:
         raise argparse.ArgumentTypeError(f"`{text}` is not Key=Value")
     return key, value
 
 
-def main():
+DEFAULT_STATE_DIR = ROOT / ".stack"
+
+ENV_EXAMPLES = """\
+examples:
+  # In one terminal: the generator under cargo lambda, with its variables
+  variables=$(./stack env generator) && (eval "$variables" &&
+    cargo lambda watch --invoke-address 127.0.0.1 --manifest-path functions/generator/Cargo.toml)
+  # In another: one event for it
+  cargo lambda invoke --invoke-address 127.0.0.1 generator --data-file events/generator-batch.json
+
+  # Or with the variables in a file
+  ./stack env generator --format dotenv > .stack/generator.env &&
+    cargo lambda watch --invoke-address 127.0.0.1 --manifest-path functions/generator/Cargo.toml --env-file .stack/generator.env
+
+`make invoke FUNCTION=generator EVENT=events/generator-batch.json` does all of it in one command, and starts a stack if none
+runs.
+"""
+
+
+def state_dir_option():
+    """The option that every command has which uses a stack."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--state-dir", type=lambda text: Path(text).resolve(), default=DEFAULT_STATE_DIR,
+                        help="directory of the pids and logs; another directory is another stack (default: .stack)")
+    return parser
+
+
+def command_line():
     parser = argparse.ArgumentParser(prog="./stack", description="packshot on a local AWS")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--state-dir", type=lambda text: Path(text).resolve(), default=ROOT / ".stack",
-                        help="where its pids and logs are kept; another one makes another stack (default: .stack)")
+    common = state_dir_option()
     starting = argparse.ArgumentParser(add_help=False)
-    starting.add_argument("--api-url", help="base URL of the images API (default: the project's demo API is started)")
+    starting.add_argument("--api-url", help="base URL of the images API (default: start the demo API)")
     starting.add_argument("--param", action="append", default=[], type=parameter, metavar="KEY=VALUE",
-                          help="a parameter of template.yaml; may be given again")
-    starting.add_argument("--port", type=int, help="of the local AWS (default: a free one)")
+                          help="a parameter of template.yaml; can be repeated")
+    starting.add_argument("--port", type=int, help="port of the local AWS (default: a free one)")
     starting.add_argument("--profile", default="release", choices=["release", "dev"],
                           help="cargo profile of the functions (default: release)")
-    starting.add_argument("--no-build", action="store_true", help="use what was built before")
+    starting.add_argument("--no-build", action="store_true", help="use the functions that are built already")
 
     commands.add_parser("up", parents=[common, starting], help="build, start, deploy; prints one JSON line")
     commands.add_parser("down", parents=[common], help="end what `up` started")
-    commands.add_parser("demo", parents=[common, starting], help="drop events/catalog.csv and show the manifest")
-    options = parser.parse_args()
+    commands.add_parser("demo", parents=[common, starting],
+                        help="start a stack if none runs, drop events/catalog.csv, report what comes out")
+    environment = commands.add_parser(
+        "env", parents=[common], help="print the variables of a function of the running stack", epilog=ENV_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    environment.add_argument("function", choices=FUNCTIONS)
+    environment.add_argument("--format", choices=["export", "dotenv"], default="export",
+                             help="export: lines for `eval` in a shell (default); dotenv: NAME=value lines for `--env-file`")
+    return parser
+
+
+def main():
+    options = command_line().parse_args()
 
     try:
         if options.command == "up":
             print(json.dumps(up(options)), flush=True)
         else:
-            {"down": down, "demo": demo}[options.command](options)
+            {"down": down, "demo": demo, "env": env}[options.command](options)
     except ClientError as error:
         fail(error)
 
