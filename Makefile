@@ -7,7 +7,7 @@ VENV := $(CACHE)/venv-$(shell cksum < requirements.txt | tr -c '0-9\n' -)
 
 # Everything: format, lints, unit tests, contracts, simulation, and the template deployed on a local AWS.
 test: .venv
-	@CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CACHE)/target}" PATH="$(CURDIR)/.venv/bin:$$PATH" local/test
+	@CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CACHE)/target}" PATH="$(CURDIR)/.venv/bin:$$PATH" scripts/test
 
 # 100,000 simulated runs; a failure prints the seed that replays it.
 soak:
@@ -33,16 +33,16 @@ build-lambda: .venv
 CHOICE = $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
 BOOTSTRAPS = $(or $(CARGO_TARGET_DIR),target)/lambda
 deploy: build-lambda
-	@.venv/bin/python local/deploy.py deploy $(CHOICE) --bootstraps $(BOOTSTRAPS) $(if $(ARCH),--set Architecture=arm64) \
+	@.venv/bin/python scripts/deploy.py deploy $(CHOICE) --bootstraps $(BOOTSTRAPS) $(if $(ARCH),--set Architecture=arm64) \
 		$(foreach pair,$(SET),--set $(pair))
 
 # Keeps the bucket, and with it everything that was paid for. DATA=delete asks for the bucket's name and deletes it, too.
 destroy: .venv
-	@.venv/bin/python local/deploy.py destroy $(CHOICE) $(if $(DATA),--data $(DATA)) $(if $(YES),--yes)
+	@.venv/bin/python scripts/deploy.py destroy $(CHOICE) $(if $(DATA),--data $(DATA)) $(if $(YES),--yes)
 
 # Licences, sources, borders, known vulnerabilities; part of `make test`.
 lint-deps: .venv
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" local/lint-deps
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" scripts/lint-deps
 
 # What each executable is made of, as CycloneDX 1.5, under target/sbom/.
 sbom:

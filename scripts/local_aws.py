@@ -1,7 +1,7 @@
-"""Runs ministack, the local AWS, with what it gets wrong about the parts that packshot uses put right.
+"""Runs ministack, the local AWS, with corrections for what packshot uses and ministack does differently from AWS.
 
-Usage: server.py PORT. Everything else about it (address, credentials) is in its environment; see stack.py.
-The mends are written against the pinned version of ministack; each says when it can go.
+Usage: local_aws.py PORT. Address and credentials come from the environment; see stack.py. The corrections are written for the
+pinned version of ministack; each says when it can be removed.
 """
 
 import json
@@ -12,15 +12,14 @@ import time
 
 
 def send_small_packets_at_once():
-    """Python's HTTP server writes head and body of an answer apart, and Nagle's algorithm holds the body back until the
-    head is acknowledged: 40 ms for every invocation of a bootstrap. Can go when ministack's Runtime API server sets
-    TCP_NODELAY."""
+    """Python's HTTP server writes head and body of a response separately, and Nagle's algorithm delays the body until the head
+    is acknowledged: 40 ms for every invocation of a bootstrap. Remove when ministack's Runtime API server sets TCP_NODELAY."""
     socketserver.StreamRequestHandler.disable_nagle_algorithm = True
 
 
 def compare_concurrency_as_a_number(lambda_svc):
-    """CloudFormation parameters are strings, and a MaximumConcurrency that came from one is compared with a number: the
-    poller raises, and with it every queue of the server stops. Can go when ministack reads the property as a number."""
+    """CloudFormation parameters are strings, and ministack compares a MaximumConcurrency from a parameter with a number: the
+    poller raises, and every queue of the server stops. Remove when ministack reads the property as a number."""
     limit_of = lambda_svc._sqs_esm_concurrency
 
     def limit_as_number(esm, *args, **kwargs):
@@ -33,8 +32,8 @@ def compare_concurrency_as_a_number(lambda_svc):
 
 
 def collect_batches(lambda_svc, sqs):
-    """Event source mappings ignore the batching window and cut every batch to ten messages, so that the merger runs a
-    hundred times as often as on AWS. Can go when ministack honours the window and batches of more than ten."""
+    """ministack's event source mappings ignore the batching window and limit every batch to ten messages, so that the merger
+    runs a hundred times as often as on AWS. Remove when ministack honours the window and larger batches."""
     waiting_since = {}
 
     def window_of(queue_url):
@@ -61,15 +60,15 @@ def collect_batches(lambda_svc, sqs):
 
 
 def count_loopback_as_tls(app):
-    """The bucket's policy denies requests without TLS, while this server speaks plain HTTP, on loopback only. Can go
-    when ministack offers HTTPS with a certificate that the SDKs trust without being told."""
+    """The bucket's policy denies requests without TLS, and this server speaks plain HTTP, on loopback only. Remove when
+    ministack offers HTTPS with a certificate that the SDKs trust by default."""
     pin = app.pin_request_origin
     app.pin_request_origin = lambda source_ip, secure_transport: pin(source_ip, True)
 
 
 def permit_batches_like_single_messages(iam_actions):
-    """IAM knows no sqs:SendMessageBatch: the permission for one message is the permission for a batch, and ministack asks
-    for one that no policy can give. Can go when it maps the batch calls of SQS to their single ones."""
+    """IAM has no action sqs:SendMessageBatch: the permission to send one message also covers batches. ministack checks an
+    action that no policy can grant. Remove when it maps SQS's batch calls to the single ones."""
     action_of = iam_actions.extract_iam_action
 
     def action(service, *args, **kwargs):
@@ -80,8 +79,8 @@ def permit_batches_like_single_messages(iam_actions):
 
 
 def name_the_role_of_a_session(iam_evaluator):
-    """To conditions on aws:PrincipalArn AWS shows the role that was assumed, ministack the session, which has another name
-    each time. Can go when ministack shows the role."""
+    """In conditions on aws:PrincipalArn AWS compares the assumed role; ministack compares the session, whose name is different
+    each time. Remove when ministack compares the role."""
     resolve = iam_evaluator._resolve_condition_key
 
     def resolve_role(key, context):
@@ -94,9 +93,9 @@ def name_the_role_of_a_session(iam_evaluator):
 
 
 def check_every_permission(iam_evaluator, lambda_svc, sqs, s3):
-    """Three things that AWS does only where the function's role permits it are done here in any case: taking messages for a
-    function, delivering its failed events, and saying that an object is missing (without s3:ListBucket AWS answers 403
-    instead of 404). And a refusal is logged in one line, so that a test can wait for it. Can go when ministack checks these."""
+    """AWS needs a permission of the function's role for three things that ministack does without one: receiving messages for a
+    function, delivering its failed events, and reporting that an object is missing (without s3:ListBucket AWS answers 403
+    instead of 404). Also logs each refusal in one line, so that a test can wait for it. Remove when ministack checks these."""
     account, region = "000000000000", os.environ["MINISTACK_REGION"]
     enforce, receive, delete = iam_evaluator.enforce, sqs._receive_messages_for_esm, sqs._delete_messages_for_esm
     deliver = lambda_svc._route_async_failure
@@ -136,7 +135,7 @@ def check_every_permission(iam_evaluator, lambda_svc, sqs, s3):
         bucket, _, key = arn.removeprefix("arn:aws:s3:::").partition("/")
         return bucket in s3._buckets and key not in s3._buckets[bucket]["objects"]
 
-    def enforce_and_say(access_key, action, service, region, resource_arn="*", **more):
+    def enforce_and_log(access_key, action, service, region, resource_arn="*", **more):
         denied = enforce(access_key, action, service, region, resource_arn=resource_arn, **more)
         if denied is None and action in ("s3:GetObject", "s3:GetObjectVersion") and is_missing(resource_arn):
             action, resource_arn = "s3:ListBucket", resource_arn.partition("/")[0]
@@ -145,15 +144,15 @@ def check_every_permission(iam_evaluator, lambda_svc, sqs, s3):
             refused(denied.principal_arn, action, resource_arn)
         return denied
 
-    iam_evaluator.enforce = enforce_and_say
+    iam_evaluator.enforce = enforce_and_log
     sqs._receive_messages_for_esm = receive_if_permitted
     sqs._delete_messages_for_esm = delete_if_permitted
     lambda_svc._route_async_failure = deliver_if_permitted
 
 
 def move_messages_back(sqs):
-    """StartMessageMoveTask is missing. It brings what waits in a dead-letter queue back to the queue that it came from, as
-    it is. Can go when ministack has it."""
+    """ministack lacks StartMessageMoveTask. It moves the messages of a dead-letter queue back to their source queue, unchanged.
+    Remove when ministack has it."""
 
     def start(data, _url):
         source = data["SourceArn"]
@@ -175,8 +174,8 @@ def move_messages_back(sqs):
 
 
 def keep_the_traces_of_batches(sqs):
-    """SendMessageBatch drops the system attributes of its entries, and with them the trace of each message. Can go when
-    ministack passes them on as SendMessage does."""
+    """ministack's SendMessageBatch drops the system attributes of its entries, and with them the trace of each message. Remove
+    when it keeps them, as SendMessage does."""
     send = sqs._HANDLERS["SendMessageBatch"]
 
     def send_with_traces(data, url):
@@ -194,8 +193,8 @@ def keep_the_traces_of_batches(sqs):
 
 
 def take_over_buckets(changesets, provisioners):
-    """A change set with ImportExistingResources finds the bucket that an earlier stack has left, and then fails because
-    there is a bucket of this name. Can go when ministack's validation spares what a change set imports."""
+    """A change set with ImportExistingResources finds the bucket of an earlier stack, and then fails because a bucket of this
+    name exists. Remove when ministack's validation skips what a change set imports."""
     find, conflict, taken_over = changesets._existing_resources, provisioners.s3_bucket_name_conflict, set()
 
     def find_and_remember(*args):
@@ -209,7 +208,7 @@ def take_over_buckets(changesets, provisioners):
 
 def main():
     os.environ["GATEWAY_PORT"] = sys.argv.pop(1)
-    # Only now: ministack reads its environment while it is imported.
+    # ministack reads its environment when it is imported, so it is imported after the port is set.
     from ministack import app
     from ministack.core import iam_actions, iam_evaluator
     from ministack.services import lambda_svc, s3, sqs

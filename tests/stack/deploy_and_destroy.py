@@ -1,5 +1,7 @@
-"""What `make deploy` and `make destroy` do, on the local AWS that `./stack up` started (its line is in PACKSHOT_TEST_STACK):
-a stack of its own, with bootstraps that nobody runs."""
+"""Tests `make deploy` and `make destroy` on the local AWS of `./stack up`, whose JSON line is in PACKSHOT_TEST_STACK.
+
+Deploys a stack of its own, with bootstraps that are never executed.
+"""
 
 import json
 import os
@@ -15,16 +17,15 @@ import boto3
 import deploy
 
 STACK = f"walk-{os.getpid()}"
-HERE = Path(__file__).resolve().parent
 KEY = "sk-test-deploy-12345678"
-# The first bytes of an executable are all that is looked at.
+# deploy.py reads only the header of an executable.
 ARCHITECTURE = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
 BOOTSTRAP = b"\x7fELF".ljust(18, b"\0") + deploy.MACHINES[ARCHITECTURE].to_bytes(2, "little") + b"\0" * 64
 
 
 def main():
     stack = json.loads(os.environ["PACKSHOT_TEST_STACK"])
-    # Written out: nothing of a developer's AWS configuration has any business here.
+    # Written out, not inherited: a developer's AWS configuration could lead to a real account.
     env = {"AWS_ENDPOINT_URL": stack["endpoint"], "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1",
            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "PATH": os.environ["PATH"], "NO_PROXY": "127.0.0.1"}
     os.environ.update(env)
@@ -41,21 +42,21 @@ def main():
                 path.write_bytes(content)
             return str(work / name)
 
-        def run(*arguments, said="", fails=None):
-            """What was printed; where it should fail, all of `fails` must have been said."""
-            command = [sys.executable, str(HERE / "deploy.py"), *arguments, "--config", str(work / "samconfig.toml")]
-            ended = subprocess.run(command, input=said, env={**env, "HOME": directory}, capture_output=True, text=True)
+        def run(*arguments, typed="", fails=None):
+            """Runs deploy.py and returns its output. If `fails` is given, it must fail and print all of these texts."""
+            command = [sys.executable, deploy.__file__, *arguments, "--config", str(work / "samconfig.toml")]
+            ended = subprocess.run(command, input=typed, env={**env, "HOME": directory}, capture_output=True, text=True)
             assert KEY not in ended.stdout + ended.stderr, "the key shows"
             assert ended.returncode == (1 if fails else 0), f"{arguments}: {ended.returncode}\n{ended.stdout}{ended.stderr}"
             missing = [part for part in fails or [] if part not in ended.stderr]
             assert not missing, f"{missing} is missing in:\n{ended.stderr}"
             return ended.stdout, ended.stderr
 
-        def up(*arguments, said="", fails=None):
-            return run("deploy", "--bootstraps", str(work / "lambda"), *arguments, said=said, fails=fails)
+        def up(*arguments, typed="", fails=None):
+            return run("deploy", "--bootstraps", str(work / "lambda"), *arguments, typed=typed, fails=fails)
 
         bootstraps()
-        # What would fail late fails early, all of it at once, and changes nothing.
+        # Reports what would fail late, all of it at once, and changes nothing.
         up("--stack", STACK, "--set", "Typo=1", "--set", "RequestTimeoutSeconds=840", "--set", "GeneratorTimeoutSeconds=870",
            "--set", "RowsVisibilityTimeoutSeconds=600", "--set", "MergerTimeoutSeconds=900", "--set",
            "GeneratorMaxConcurrency=900", "--set", "MergeMaxConcurrency=900", "--set", "Architecture=other",
@@ -64,46 +65,46 @@ def main():
         up("--stack", "Big_Name", fails=["lower-case letters"])
         up("--stack", "a" * 41, fails=["has 64 characters", "at most 40" if account == "0" * 12 else "at most"])
         up("--stack", STACK, "--bootstraps", str(work / "nowhere"), fails=["splitter/bootstrap is missing"])
-        up("--stack", STACK, said="two words\n", fails=["no HTTP header can carry"])
+        up("--stack", STACK, typed="two words\n", fails=["no HTTP header can carry"])
         assert not (work / "samconfig.toml").exists()
-        assert deploy.stack_of(client, STACK) is None
+        assert deploy.find_stack(client, STACK) is None
 
-        # The first time: the key goes into a secret and nowhere else.
+        # First deployment: the key goes into a secret and nowhere else.
         outputs = json.loads(up("--stack", STACK, "--set", f"Architecture={ARCHITECTURE}", "--set", "AlarmEmail=ops@example.com",
-                                said=f"{KEY}\n")[0])
+                                typed=f"{KEY}\n")[0])
         assert outputs["BucketName"] == bucket
         remembered = (work / "samconfig.toml").read_text()
         assert KEY not in remembered and "ops@example.com" in remembered
         secret = client("secretsmanager").get_secret_value(SecretId=f"{STACK}-api-key")
         assert secret["SecretString"] == KEY and secret["ARN"] in remembered
 
-        # The same again changes nothing; a parameter and new code do; what was said before holds.
+        # The same again changes nothing; a parameter or new code does; saved parameters are kept.
         assert "is up to date" in up()[1]
         assert "Changing the stack" in up("--set", "DefaultN=2")[1]
         bootstraps(content=BOOTSTRAP + b"new")
         assert "Changing the stack" in up()[1]
-        parameters = deploy.stack_of(client, STACK)["Parameters"]
-        parameters = {found["ParameterKey"]: found["ParameterValue"] for found in parameters}
+        parameters = deploy.find_stack(client, STACK)["Parameters"]
+        parameters = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in parameters}
         assert (parameters["DefaultN"], parameters["AlarmEmail"]) == ("2", "ops@example.com"), parameters
 
-        # Down: not over messages that wait, and never over the data by mistake.
+        # Destroying keeps waiting messages, unless told otherwise, and the data, unless its name is typed.
         client("s3").put_object(Bucket=bucket, Key="incoming/keep.txt", Body=b"kept")
         client("sqs").send_message(QueueUrl=outputs["RetryQueueUrl"], MessageBody="a row")
         run("destroy", fails=["1 messages wait in the retry queue"])
-        run("destroy", "--data", "delete", "--yes", said="yes\n", fails=["not its name; nothing was deleted"])
-        assert deploy.stack_of(client, STACK)
+        run("destroy", "--data", "delete", "--yes", typed="yes\n", fails=["not its name; nothing was deleted"])
+        assert deploy.find_stack(client, STACK)
         run("destroy", "--yes")
-        assert deploy.stack_of(client, STACK) is None
+        assert deploy.find_stack(client, STACK) is None
 
-        # Up again: over the same data. And down for good.
+        # Deploying again takes the data over. Then everything is deleted.
         assert "taken over with everything in it" in up()[1]
         assert client("s3").get_object(Bucket=bucket, Key="incoming/keep.txt")["Body"].read() == b"kept"
-        splitter = deploy.outputs_of(deploy.stack_of(client, STACK))["SplitterFunction"]
-        tells = client("s3").get_bucket_notification_configuration(Bucket=bucket)
-        assert tells["LambdaFunctionConfigurations"][0]["LambdaFunctionArn"].endswith(f":{splitter}"), tells
+        splitter = deploy.stack_outputs(deploy.find_stack(client, STACK))["SplitterFunction"]
+        notifications = client("s3").get_bucket_notification_configuration(Bucket=bucket)
+        assert notifications["LambdaFunctionConfigurations"][0]["LambdaFunctionArn"].endswith(f":{splitter}"), notifications
         assert "is up to date" in up()[1]
-        run("destroy", "--data", "delete", said=f"{bucket}\n")
-        assert bucket not in [found["Name"] for found in client("s3").list_buckets()["Buckets"]]
+        run("destroy", "--data", "delete", typed=f"{bucket}\n")
+        assert bucket not in [listed["Name"] for listed in client("s3").list_buckets()["Buckets"]]
 
 
 if __name__ == "__main__":

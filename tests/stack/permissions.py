@@ -1,8 +1,8 @@
-"""Least privilege, proven on the stack that `./stack up` started (its JSON line is in PACKSHOT_TEST_STACK).
+"""Tests least privilege on the stack of `./stack up`, whose JSON line is in PACKSHOT_TEST_STACK.
 
-Everything that packshot does is done once with the permissions of template.yaml: nothing is refused. Then each permission
-(one action on one resource) is taken away alone, and what needs it is done again: it must be refused. A permission that is
-in the template and not in the table below, or the other way round, fails the test.
+First runs everything that packshot does with the permissions of template.yaml: nothing may be refused. Then removes each
+permission (one action on one resource) alone and repeats what needs it: that must be refused. A permission that is only in
+the template or only in the table below fails the test.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from cfnlint.decode import decode
 
 import stack as local
 
-# What this server does not check, so that only what is granted can be looked at.
+# Actions that the local AWS does not check. Their grants are read, not tried.
 UNCHECKED = {
-    "logs:CreateLogStream": "the server writes the functions' logs itself",
-    "logs:PutLogEvents": "the server writes the functions' logs itself",
-    "xray:PutTraceSegments": "nobody sends traces here",
-    "xray:PutTelemetryRecords": "nobody sends traces here",
+    "logs:CreateLogStream": "the local AWS writes the functions' logs itself",
+    "logs:PutLogEvents": "the local AWS writes the functions' logs itself",
+    "xray:PutTraceSegments": "the functions send no traces here",
+    "xray:PutTelemetryRecords": "the functions send no traces here",
 }
-# AWS has no resources for these.
+# Actions for which AWS has no resources.
 ON_EVERYTHING = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
 
 HEADER = "sku,title,image_url,n\n"
@@ -37,18 +37,18 @@ HEADER = "sku,title,image_url,n\n"
 def main():
     stack = Stack(json.loads(os.environ["PACKSHOT_TEST_STACK"]))
     only_what_is_needed(stack)
-    the_bucket_refuses_everyone_else(stack)
+    the_bucket_refuses_all_others(stack)
     for test in (everything_works, each_permission_is_needed):
         with stack.generator_variable("MAX_FAILED_PERCENT", "50"):
             test(stack)
-    the_pim_reads_and_does_nothing_else(stack)
+    the_pim_only_reads(stack)
 
 
-# ---- What is done; each waits until it is done, if it is told to
+# ---- Scenarios. With `wait`, each returns when its effects are visible
 
 
 def catalog(stack, wait):
-    """Rows of every kind, to the manifest and the pictures in it."""
+    """A catalog with valid and rejected rows, up to its manifest and images."""
     name, version = stack.drop(HEADER + stack.rows(3) + "no-title,,https://cdn.example.com/a.png,1\n")
     if wait:
         summary = stack.summary(name, version)
@@ -58,7 +58,7 @@ def catalog(stack, wait):
 
 
 def repeated_row(stack, wait):
-    """A row that stands there twice: whichever comes second shares what the first pays for."""
+    """The same row twice: the second one reuses the outcome of the first."""
     name, version = stack.drop(HEADER + 2 * stack.rows(1))
     if wait:
         summary = stack.summary(name, version)
@@ -66,28 +66,28 @@ def repeated_row(stack, wait):
 
 
 def no_catalog(stack, wait):
-    """A file that is none: rejected with a summary."""
+    """A file that is no catalog: rejected with a summary."""
     name, version = stack.drop("not,a,catalog\n1,2,3\n")
     if wait:
         assert stack.summary(name, version)["status"] == "rejected"
 
 
 def failing_splitter(stack, wait):
-    """An event that no try can handle, to the queue of the splitter's failures."""
+    """An event that fails every attempt and ends in the splitter's failure queue."""
     stack.client("lambda").invoke(FunctionName=stack.id("Splitter"), InvocationType="Event", Payload=b'{"not":"ours"}')
     if wait:
         stack.wait_for_messages("SplitterFailures")
 
 
 def poison(stack, wait):
-    """A message that is none, to the retry queue."""
+    """A message that is not a row: moved to the retry queue."""
     stack.client("sqs").send_message(QueueUrl=stack.id("RowsQueue"), MessageBody='{"not":"ours"}')
     if wait:
         stack.wait_for_messages("RetryQueue")
 
 
 def failing_job(stack, wait):
-    """More failing rows than MAX_FAILED_PERCENT permits: the job is stopped. A process counts its own twenty rows."""
+    """More failing rows than MAX_FAILED_PERCENT permits: the job is stopped. Each process decides after twenty rows of its own."""
     stack.script({"rules": [{"match": "/gone/", "answers": [{"status": 404}], "then": "repeat"}]})
     name, version = stack.drop(HEADER + stack.rows(60, folder="gone"))
     if wait:
@@ -96,7 +96,7 @@ def failing_job(stack, wait):
 
 
 def empty_balance(stack, wait):
-    """An account that cannot pay: the breaker opens, the messages get a pause."""
+    """An account that cannot pay: the breaker opens, and the messages get a longer visibility timeout."""
     stack.script({"account": "empty"})
     stack.drop(HEADER + stack.rows(2))
     if wait:
@@ -104,14 +104,14 @@ def empty_balance(stack, wait):
 
 
 def fresh_generator(stack, wait):
-    """The first rows of a generator that knows no key yet."""
-    with stack.generator_variable("STARTED_ANEW", str(next(stack.numbers))):
+    """The first rows of a generator process, which reads the key."""
+    with stack.generator_variable("RESTARTED_FOR_TEST", str(next(stack.numbers))):
         catalog(stack, wait)
         time.sleep(0 if wait else 2)
 
 
 def unfinished_upload(stack, wait):
-    """A part of more than 8 MiB whose last row cannot be read: what has been uploaded of it is given up."""
+    """A part of more than 8 MiB whose last row cannot be read: the merger aborts the upload of the part."""
     name, version = stack.drop(HEADER + stack.rows(9))
     job = stack.summary(name, version)["job"]
     results = stack.keys(f"results/{job}/000000/")
@@ -129,16 +129,16 @@ def unfinished_upload(stack, wait):
             assert "Uploads" not in stack.client("s3").list_multipart_uploads(Bucket=stack.bucket)
     finally:
         iam.delete_role_policy(RoleName=role, PolicyName="unreadable")
-        # Who cleans up after the permission was missing: the bucket's lifecycle rule; here, the test.
+        # Without the permission the upload stays unfinished. On AWS the lifecycle rule deletes it; here, the test does.
         for upload in stack.client("s3").list_multipart_uploads(Bucket=stack.bucket).get("Uploads", []):
             stack.client("s3").abort_multipart_upload(Bucket=stack.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
-# What needs which permission. The empty balance comes last: a generator that has seen one holds the next rows for a while.
+# The scenario that needs each permission. The empty balance comes last: it delays the rows that follow.
 NEEDED = {
     "SplitterRole": {
         ("s3:GetObjectVersion", "bucket/incoming/*"): catalog,
-        # Without it AWS says of a missing key that it is forbidden.
+        # Without it AWS answers 403 for a missing key.
         ("s3:ListBucket", "bucket"): catalog,
         ("s3:GetObject", "bucket/results/*"): catalog,
         ("s3:PutObject", "bucket/results/*"): catalog,
@@ -213,11 +213,11 @@ def everything_works(stack):
     for scenario in SCENARIOS:
         scenario(stack, wait=True)
         stack.calm()
-    # What unfinished_upload forbids is refused, of course.
+    # The scenario unfinished_upload forbids this itself.
     forbidden = f"refused: {stack.id('MergerRole')} s3:GetObject {stack.arn('results/')}"
     lines = [line for line in stack.refusals(began) if not line.startswith(forbidden)]
     assert not lines, lines
-    print(f"[permissions] {len(SCENARIOS)} ways through the stack: nothing is refused")
+    print(f"[permissions] {len(SCENARIOS)} scenarios: nothing is refused")
 
 
 def each_permission_is_needed(stack):
@@ -234,12 +234,12 @@ def each_permission_is_needed(stack):
                     raise AssertionError(f"{role} does not need {action} on {resource}: {scenario.__name__} was not refused")
                 count += 1
             stack.calm()
-    print(f"[permissions] each of {count} permissions taken away alone is missed; {time.monotonic() - began:.0f} s")
+    print(f"[permissions] without each of {count} permissions something is refused; {time.monotonic() - began:.0f} s")
 
 
-def the_bucket_refuses_everyone_else(stack):
+def the_bucket_refuses_all_others(stack):
     s3 = stack.client("s3")
-    # This server is the exception to TLS, so that its clause can only be read.
+    # The local AWS speaks plain HTTP, so the clause about TLS is read, not tried.
     statements = {s["Sid"]: s for s in json.loads(s3.get_bucket_policy(Bucket=stack.bucket)["Policy"])["Statement"]}
     tls = statements["TlsOnly"]
     assert (tls["Effect"], tls["Principal"], tls["Action"]) == ("Deny", "*", "s3:*"), tls
@@ -250,8 +250,8 @@ def the_bucket_refuses_everyone_else(stack):
     assert len(blocked) == 4 and all(blocked.values()), blocked
     assert s3.get_bucket_versioning(Bucket=stack.bucket)["Status"] == "Enabled"
     assert s3.get_bucket_encryption(Bucket=stack.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
-    objects_end_in_time()
-    a_key_is_used_everywhere()
+    objects_expire_in_time()
+    the_kms_key_is_used_everywhere()
     for queue in ("RowsQueue", "RetryQueue", "MergeQueue", "MergeFailures", "SplitterFailures"):
         found = stack.client("sqs").get_queue_attributes(QueueUrl=stack.id(queue), AttributeNames=["SqsManagedSseEnabled"])
         assert found["Attributes"]["SqsManagedSseEnabled"] == "true", queue
@@ -263,14 +263,14 @@ def the_bucket_refuses_everyone_else(stack):
             refuses(lambda key=f"{prefix}/x": administrator.create_multipart_upload(Bucket=stack.bucket, Key=key))
     try:
         with urllib.request.urlopen(f"{stack.endpoint}/{stack.bucket}/incoming/readme.txt") as answer:
-            raise AssertionError(f"a stranger got {answer.status}")
+            raise AssertionError(f"an anonymous request got {answer.status}")
     except urllib.error.HTTPError as error:
         assert error.code == 403, error
-    print("[permissions] the bucket refuses strangers, and writes of anyone but the functions")
+    print("[permissions] the bucket refuses anonymous requests, and writes of all but the functions")
 
 
-def objects_end_in_time():
-    """This server knows no lifecycle in CloudFormation, so that the template itself is read."""
+def objects_expire_in_time():
+    """Reads the template, because the local AWS ignores lifecycle rules in CloudFormation."""
     template = decode(str(local.ROOT / "template.yaml"))[0]
     rules = template["Resources"]["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     rules = {rule["Id"]: rule for rule in rules if rule["Status"] == "Enabled"}
@@ -279,13 +279,13 @@ def objects_end_in_time():
     assert rules["ledger"]["Prefix"] == "ledger/", rules
     assert rules["ledger"]["ExpirationInDays"] == {"Fn::FindInMap": ["LedgerDays", {"Ref": "ReuseDays"}, "Days"]}, rules
     expiring = [rule["Id"] for rule in rules.values() if "ExpirationInDays" in rule]
-    assert expiring == ["ledger"], f"only the ledger may end: {expiring}"
+    assert expiring == ["ledger"], f"only ledger entries may expire: {expiring}"
     days = {int(reuse): found["Days"] for reuse, found in template["Mappings"]["LedgerDays"].items()}
     assert days == {reuse: reuse + 30 for reuse in template["Parameters"]["ReuseDays"]["AllowedValues"]}, days
 
 
-def a_key_is_used_everywhere():
-    """Deployed here is a stack without a key of its own, and this server encrypts nothing: the template is read."""
+def the_kms_key_is_used_everywhere():
+    """Reads the template, because the local AWS encrypts nothing and this stack has no KMS key."""
     resources = decode(str(local.ROOT / "template.yaml"))[0]["Resources"]
     nothing, key = {"Ref": "AWS::NoValue"}, {"Ref": "KmsKeyArn"}
     for name, resource in resources.items():
@@ -302,14 +302,14 @@ def a_key_is_used_everywhere():
         assert [s for s in statements if "kms" in str(s)] == [{"Fn::If": ["HasKey", use, nothing]}], role
 
 
-def the_pim_reads_and_does_nothing_else(stack):
+def the_pim_only_reads(stack):
     name, version = stack.drop(HEADER + stack.rows(1))
     stack.summary(name, version)
     manifest = next(key for key in stack.keys(f"manifests/{name}/") if key.endswith("/manifest.jsonl"))
-    picture = stack.keys(f"images/{name}/")[0]
+    image = stack.keys(f"images/{name}/")[0]
     with stack.user(attached=stack.outputs["CatalogReaderPolicyArn"]) as pim:
         assert pim.get_object(Bucket=stack.bucket, Key=manifest)["Body"].read()
-        assert pim.get_object(Bucket=stack.bucket, Key=picture)["Body"].read()
+        assert pim.get_object(Bucket=stack.bucket, Key=image)["Body"].read()
         assert pim.list_objects_v2(Bucket=stack.bucket, Prefix=f"manifests/{name}/")["KeyCount"] > 0
         for prefix in ("ledger/", "results/", "control/", "incoming/"):
             refuses(lambda prefix=prefix: pim.list_objects_v2(Bucket=stack.bucket, Prefix=prefix))
@@ -319,7 +319,7 @@ def the_pim_reads_and_does_nothing_else(stack):
         for key in (manifest, "incoming/x.csv"):
             refuses(lambda key=key: pim.put_object(Bucket=stack.bucket, Key=key, Body=b"x"))
             refuses(lambda key=key: pim.delete_object(Bucket=stack.bucket, Key=key))
-    print("[permissions] the PIM reads manifests and pictures, and does nothing else")
+    print("[permissions] the PIM reads manifests and images, and nothing else")
 
 
 def refuses(call):
@@ -339,7 +339,7 @@ def listed(value):
 
 
 def pairs(statement):
-    """The permissions in a statement, one by one."""
+    """Returns the statement's permissions as (action, resource)."""
     assert statement["Effect"] == "Allow", statement
     return list(itertools.product(listed(statement["Action"]), listed(statement["Resource"])))
 
@@ -355,11 +355,11 @@ class Stack:
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
         generator = self.client("lambda").get_function_configuration(FunctionName=self.id("Generator"))
         secret = generator["Environment"]["Variables"]["API_KEY_SECRET_ARN"]
-        # What the table calls a resource, and its ARN.
+        # The table's name of each resource, and its ARN.
         self.names = {"bucket": f"arn:aws:s3:::{self.bucket}", "secret": secret, "Notices": self.id("Notices")}
         for name in ("RowsQueue", "RetryQueue", "MergeQueue", "SplitterFailures"):
             self.names[name] = f"arn:aws:sqs:{local.REGION}:000000000000:{self.id(name).rsplit('/', 1)[-1]}"
-        # What an earlier run has paid for is not reused.
+        # New numbers in every run, so that no row is reused from an earlier one.
         self.numbers = itertools.count(time.time_ns())
 
     def id(self, name):
@@ -376,16 +376,16 @@ class Stack:
         head, slash, rest = name.partition("/")
         return self.names[head] + slash + rest
 
-    # Doing things
+    # Actions
 
     def drop(self, body):
-        """Drops a catalog under a name of its own; answers with the name and the version that it became."""
+        """Uploads a catalog under a new name. Returns the name and the object's version."""
         name = f"permissions-{next(self.numbers)}"
         put = self.client("s3").put_object(Bucket=self.bucket, Key=f"incoming/{name}.csv", Body=body.encode())
         return name, put["VersionId"]
 
     def rows(self, count, folder="shoes"):
-        """Rows that nobody has paid for."""
+        """Returns rows that have not been generated yet."""
         numbers = (next(self.numbers) for _ in range(count))
         return "".join(f"SKU-{n},Shoe,https://cdn.example.com/{folder}/{n}.png,1\n" for n in numbers)
 
@@ -394,7 +394,7 @@ class Stack:
         urllib.request.urlopen(request).close()
 
     def calm(self):
-        """Nothing of what was done goes on."""
+        """Stops what earlier scenarios have started."""
         self.script({})
         self.client("s3").delete_object(Bucket=self.bucket, Key="control/breaker.json")
         for queue in ("RowsQueue", "RetryQueue", "MergeQueue", "SplitterFailures"):
@@ -402,7 +402,7 @@ class Stack:
 
     @contextlib.contextmanager
     def generator_variable(self, name, value):
-        """Sets a variable; the generator starts anew."""
+        """Sets a variable of the generator, which restarts it."""
         functions, function = self.client("lambda"), self.id("Generator")
         before = functions.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
         functions.update_function_configuration(FunctionName=function, Environment={"Variables": {**before, name: value}})
@@ -411,14 +411,14 @@ class Stack:
         finally:
             functions.update_function_configuration(FunctionName=function, Environment={"Variables": before})
 
-    # Looking
+    # Observations
 
     def keys(self, prefix):
         pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [found["Key"] for page in pages for found in page.get("Contents", [])]
 
     def summary(self, name, version):
-        """The summary of a job that has ended."""
+        """Waits for the end of a job and returns its summary."""
 
         def ended():
             for key in self.keys(f"manifests/{name}/"):
@@ -457,7 +457,7 @@ class Stack:
     # Permissions
 
     def policies(self, role):
-        """The inline policies of a role: name and statements."""
+        """Yields name and statements of a role's inline policies."""
         iam, name = self.client("iam"), self.id(role)
         for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
             document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
@@ -465,8 +465,8 @@ class Stack:
 
     @contextlib.contextmanager
     def without(self, role, action, resource):
-        """Takes one permission away from a role."""
-        taken, before = (action, self.long(resource)), list(self.policies(role))
+        """Removes one permission from a role."""
+        removed, before = (action, self.long(resource)), list(self.policies(role))
 
         def put(policy, statements):
             self.client("iam").put_role_policy(
@@ -477,7 +477,7 @@ class Stack:
             for policy, statements in before:
                 put(policy, [{"Effect": "Allow", "Action": action, "Resource": resource}
                              for statement in statements for action, resource in pairs(statement)
-                             if (action, resource) != taken])
+                             if (action, resource) != removed])
             yield
         finally:
             for policy, statements in before:
@@ -485,7 +485,7 @@ class Stack:
 
     @contextlib.contextmanager
     def user(self, policy=None, attached=None):
-        """S3 as a user with this policy sees it."""
+        """Yields an S3 client of a new user with this policy."""
         iam, name = self.client("iam"), f"user-{next(self.numbers)}"
         iam.create_user(UserName=name)
         if policy:

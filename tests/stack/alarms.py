@@ -1,6 +1,6 @@
-"""Every alarm of the stack that `./stack up` started rings in the operators' topic (its JSON line is in PACKSHOT_TEST_STACK).
+"""Tests that every alarm of the stack of `./stack up` (its JSON line is in PACKSHOT_TEST_STACK) notifies the operators' topic.
 
-This server compares an alarm's metric without its dimensions; those are checked in tests/tests/template.rs.
+The local AWS ignores the dimensions of an alarm's metric; tests/tests/template.rs checks those.
 """
 
 import json
@@ -26,8 +26,8 @@ def main():
         cloudwatch.put_metric_data(Namespace=alarm["Namespace"], MetricData=[
             {"MetricName": alarm["MetricName"], "Dimensions": alarm["Dimensions"], "Value": value}])
 
-    def rung():
-        """The alarms that the operator has been told of since the last time."""
+    def notified():
+        """Returns the alarms that the operator received since the last call."""
         names = set()
         while messages := sqs.receive_message(QueueUrl=operator, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
@@ -44,17 +44,16 @@ def main():
         metrics.setdefault((alarm["Namespace"], alarm["MetricName"]), []).append(alarm)
     for metric, watching in metrics.items():
         for alarm in watching:
-            # Only a change rings, and an earlier run may have left it ringing.
+            # Only a change of state notifies, and an earlier run may have left the alarm active.
             cloudwatch.set_alarm_state(AlarmName=alarm["AlarmName"], StateValue="OK", StateReason="a test begins")
         measure(watching[0], max(alarm["Threshold"] for alarm in watching) + 1)
         names = {alarm["AlarmName"] for alarm in watching}
-        heard = set()
-        # Looking at alarms is what makes this server compare them.
-        while not names <= heard:
+        received = set()
+        while not names <= received:
+            # The local AWS evaluates an alarm when it is described.
             cloudwatch.describe_alarms(AlarmNames=sorted(names))
-            news = local.wait(f"{sorted(names - heard)}", 20, rung)
-            heard |= news
-    print(f"[alarms] {len(alarms)} alarms on {len(metrics)} metrics ring in the operators' topic and name the runbook")
+            received |= local.wait(f"{sorted(names - received)}", 20, notified)
+    print(f"[alarms] {len(alarms)} alarms on {len(metrics)} metrics notify the operators' topic and name the runbook")
 
 
 if __name__ == "__main__":
