@@ -16,7 +16,7 @@ use governor::{
 use tokio::time::Instant;
 
 /// Starts of calls, evenly spaced, and the pause after a 429.
-pub struct Pace {
+pub struct CallRateLimiter {
     limiter: Option<RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>>,
     clock: TokioClock,
     pause: Mutex<Pause>,
@@ -32,7 +32,7 @@ struct Pause {
 /// The first pause where the API gives no time; doubles with every 429 in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-impl Pace {
+impl CallRateLimiter {
     /// At most this many starts per minute; no limit when absent.
     #[must_use]
     pub fn new(per_minute: Option<NonZeroU32>) -> Self {
@@ -94,10 +94,10 @@ impl GovernorClock for TokioClock {
 mod tests {
     use super::*;
 
-    async fn starts(pace: &Pace, calls: u32) -> Duration {
+    async fn starts(limiter: &CallRateLimiter, calls: u32) -> Duration {
         let began = Instant::now();
         for _ in 0..calls {
-            while let Err(wait) = pace.take() {
+            while let Err(wait) = limiter.take() {
                 tokio::time::sleep(wait).await;
             }
         }
@@ -106,24 +106,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn starts_are_spread_over_the_minute() {
-        let pace = Pace::new(NonZeroU32::new(60));
-        let took = starts(&pace, 61).await;
+        let limiter = CallRateLimiter::new(NonZeroU32::new(60));
+        let took = starts(&limiter, 61).await;
         assert!((59..=61).contains(&took.as_secs()), "{took:?}");
-        assert_eq!(starts(&Pace::new(None), 1_000).await, Duration::ZERO);
+        assert_eq!(starts(&CallRateLimiter::new(None), 1_000).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_429_pauses_everyone_and_backs_off() {
-        let (pace, ceiling) = (Pace::new(None), Duration::from_secs(60));
-        assert_eq!(pace.throttled(Some(Duration::from_secs(7)), ceiling), Duration::from_secs(7));
-        assert_eq!(pace.take(), Err(Duration::from_secs(7)));
+        let (limiter, ceiling) = (CallRateLimiter::new(None), Duration::from_secs(60));
+        assert_eq!(limiter.throttled(Some(Duration::from_secs(7)), ceiling), Duration::from_secs(7));
+        assert_eq!(limiter.take(), Err(Duration::from_secs(7)));
         // A later, shorter pause does not cut the longer one short.
-        assert_eq!(pace.throttled(None, ceiling), Duration::from_secs(2));
-        assert_eq!(pace.take(), Err(Duration::from_secs(7)));
-        assert_eq!(pace.throttled(Some(Duration::from_secs(1_000_000_000)), ceiling), ceiling);
+        assert_eq!(limiter.throttled(None, ceiling), Duration::from_secs(2));
+        assert_eq!(limiter.take(), Err(Duration::from_secs(7)));
+        assert_eq!(limiter.throttled(Some(Duration::from_secs(1_000_000_000)), ceiling), ceiling);
         tokio::time::advance(ceiling).await;
-        assert_eq!(pace.take(), Ok(()));
-        pace.flowing();
-        assert_eq!(pace.throttled(None, ceiling), FIRST_PAUSE);
+        assert_eq!(limiter.take(), Ok(()));
+        limiter.flowing();
+        assert_eq!(limiter.throttled(None, ceiling), FIRST_PAUSE);
     }
 }
