@@ -30,6 +30,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 mod announce;
+mod forms;
 use announce::Watcher;
 
 const KEY: &str = "incoming/spring/shoes.csv";
