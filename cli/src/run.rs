@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use clap::Args;
 use jiff::Timestamp;
 use packshot_aws::{clock::SystemClock, images_api::ImagesApi, key::ApiKey};
-use packshot_local::{DirectoryStore, MemoryQueue, Notifying};
+use packshot_local::{DirectoryStore, MemoryQueue, NotifyingStore};
 use packshot_pipeline::{
     generate::{generate, worker::Worker},
     merge::{Changed, merge},
@@ -313,7 +313,7 @@ impl Host {
         // The directory is ours, so what is half written there a killed run has left.
         directory.sweep()?;
         let ports = Ports {
-            store: Arc::new(Notifying::new(directory, changes)),
+            store: Arc::new(NotifyingStore::new(directory, changes)),
             rows: rows.clone(),
             retry: Arc::new(Forgotten),
             images: Arc::new(images),

@@ -1,23 +1,28 @@
-//! The ports in one process: a directory or memory as the bucket, and a queue with SQS's semantics.
+//! Adapters of one machine for the pipeline's ports: a directory or memory as the bucket, and a queue with SQS's semantics.
 //!
-//! The contract suite in `tests/` holds them to the same behaviour as S3 and SQS.
+//! The contract suite in `tests/` runs the same cases against these adapters and against S3 and SQS.
 
 use packshot_pipeline::model::etag::Etag;
 use sha2::{Digest, Sha256};
 
-pub mod directory;
-pub mod memory_queue;
-pub mod memory_store;
-pub mod notify;
+mod directory_store;
+mod memory_queue;
+mod memory_store;
+mod notifying_store;
 
-pub use self::{directory::DirectoryStore, memory_queue::MemoryQueue, memory_store::MemoryStore, notify::Notifying};
+pub use self::{
+    directory_store::DirectoryStore,
+    memory_queue::{Depth, MemoryQueue},
+    memory_store::MemoryStore,
+    notifying_store::NotifyingStore,
+};
 
-/// Objects in one page of a listing, as S3 gives them.
+/// Objects in one page of a listing, as on S3.
 const PAGE: usize = 1_000;
-/// Bytes of an object that are handed to a reader at once.
+/// The most bytes of an object that a reader gets at once.
 const CHUNK: usize = 64 * 1024;
 
-/// The identity of the bytes that were hashed: as on S3, the same bytes have the same ETag whenever they are written.
+/// An ETag that depends on the bytes only: as on S3, writing the same bytes again gives the same ETag.
 fn etag(hash: Sha256) -> Etag {
     let digest = hash.finalize();
     let head = digest.iter().take(16).fold(0, |number, &byte| number << 8 | u128::from(byte));

@@ -1,16 +1,13 @@
-//! SQS's standard queue in one process, on Tokio's clock.
+//! A standard queue of SQS in one process, on Tokio's clock.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use packshot_pipeline::{
     model::message::MAX_MESSAGE_BYTES,
     ports::{Delivery, Outgoing, Queue, QueueError},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -25,7 +22,7 @@ pub struct MemoryQueue {
     redrive: Option<(u32, Arc<MemoryQueue>)>,
     capacity: usize,
     state: Mutex<State>,
-    /// Something may be visible earlier than the waiting receivers think.
+    /// A message may be visible earlier than the waiting receivers expect.
     changed: Notify,
     /// A queue that was full is half empty.
     room: Notify,
@@ -53,9 +50,9 @@ struct Message {
 enum Phase {
     /// Sent and never received yet.
     Fresh,
-    /// Somebody has it, or let its visibility timeout pass.
+    /// Received; its visibility timeout is running or has passed.
     Received,
-    /// Handed back with a delay of its own.
+    /// Returned with a delay of its own.
     Delayed,
 }
 
@@ -66,7 +63,7 @@ pub struct Depth {
     pub visible: usize,
     /// Received, and the visibility timeout is running.
     pub in_flight: usize,
-    /// Handed back with a delay that is running.
+    /// Returned with a delay that is running.
     pub delayed: usize,
 }
 
@@ -91,7 +88,7 @@ impl State {
         }
     }
 
-    /// The message of a receipt, if no newer delivery made it stale.
+    /// The message of a receipt, unless a newer delivery made the receipt stale.
     fn of_receipt(&self, receipt: &str) -> Option<(u64, &Message)> {
         let (number, receives) = receipt.split_once('-')?;
         let (number, receives): (u64, u32) = (number.parse().ok()?, receives.parse().ok()?);
@@ -100,8 +97,8 @@ impl State {
 }
 
 impl MemoryQueue {
-    /// An empty queue. A message that was received `max_receives` times and would be received again moves to
-    /// `dead_letters`; it stays forever where either is missing.
+    /// An empty queue. A message that was received `max_receives` times moves to `dead_letters` instead of being received
+    /// again; without either of the two it stays until it is deleted.
     #[must_use]
     pub fn new(visibility: Duration, max_receives: Option<u32>, dead_letters: Option<Arc<MemoryQueue>>) -> Self {
         Self {
@@ -114,16 +111,16 @@ impl MemoryQueue {
         }
     }
 
-    /// With room for so many messages, those in flight included: [`Queue::send`] waits for it, which SQS never does.
+    /// Limits the queue to `capacity` messages, those in flight included. [`Queue::send`] waits for room, which SQS never does.
     #[must_use]
     pub fn bounded(self, capacity: usize) -> Self {
         Self { capacity: capacity.max(1), ..self }
     }
 
-    /// Up to `max` messages; waits until there is at least one, or until [`MemoryQueue::wake`].
+    /// Receives up to `max` messages; waits until there is at least one, or until [`MemoryQueue::wake`].
     pub async fn receive(&self, max: usize) -> Vec<Delivery> {
         loop {
-            // Before looking, so that no message slips in between.
+            // Registered before the look at the queue, so that no message is missed in between.
             let changed = self.changed.notified();
             let received = self.try_receive(max);
             let (next, awake) = {
@@ -143,7 +140,7 @@ impl MemoryQueue {
         }
     }
 
-    /// Up to `max` messages that are visible now.
+    /// Receives up to `max` messages that are visible now.
     pub fn try_receive(&self, max: usize) -> Vec<Delivery> {
         let now = Instant::now();
         let mut state = self.lock();
@@ -155,9 +152,9 @@ impl MemoryQueue {
             }
             let receives = state.messages.get(&number).map_or(0, |message| message.receives);
             if let Some((_, dead_letters)) = self.redrive.as_ref().filter(|(most, _)| receives >= *most) {
-                // Under the lock of this queue, so that the message is at every moment in one of them.
+                // Under the lock of this queue, so that the message is in one of the two at every moment.
                 dead_letters.push_all(state.remove(number).map(|message| message.content));
-                self.tell_of_room(&state);
+                self.signal_room(&state);
                 continue;
             }
             state.move_turn(number, now + self.visibility, Phase::Received);
@@ -173,28 +170,28 @@ impl MemoryQueue {
         received
     }
 
-    /// Takes a received message off the queue. A receipt of an earlier delivery does nothing, as on SQS.
+    /// Deletes a received message. A receipt of an earlier delivery does nothing.
     pub fn delete(&self, receipt: &str) {
         let mut state = self.lock();
         if let Some((number, _)) = state.of_receipt(receipt) {
             state.remove(number);
-            self.tell_of_room(&state);
+            self.signal_room(&state);
         }
     }
 
-    /// Ends all waiting, now and later: from now on [`MemoryQueue::receive`] returns at once, if need be with nothing.
+    /// Ends all waiting: from now on [`MemoryQueue::receive`] returns at once, with or without messages.
     pub fn wake(&self) {
         self.lock().awake = true;
         self.changed.notify_waiters();
     }
 
-    /// How many messages there are, visible or not.
+    /// The number of messages, visible or not.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().messages.len()
     }
 
-    /// Whether there is no message, visible or not.
+    /// Whether the queue holds no message, visible or not.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -215,13 +212,13 @@ impl MemoryQueue {
         depth
     }
 
-    /// What is on the queue, visible or not, in the order it was sent.
+    /// All messages, visible or not, in the order in which they were sent.
     #[must_use]
     pub fn contents(&self) -> Vec<Outgoing> {
         self.lock().messages.values().map(|message| message.content.clone()).collect()
     }
 
-    /// Moves every visible message to another queue, as StartMessageMoveTask does, and says how many.
+    /// Moves every visible message to another queue, as StartMessageMoveTask does, and returns their number.
     pub fn redrive_to(&self, other: &Self) -> usize {
         let now = Instant::now();
         let moved: Vec<(u64, Outgoing)> = {
@@ -231,25 +228,25 @@ impl MemoryQueue {
         };
         let count = moved.len();
         let (numbers, contents): (Vec<u64>, Vec<Outgoing>) = moved.into_iter().unzip();
-        // One lock at a time, because the other queue may be sending its dead letters here; and there before here, so
-        // that nobody finds both queues empty meanwhile.
+        // One lock at a time, because the other queue may be sending its dead letters here. Added there before removed here,
+        // so that no observer finds both queues empty.
         other.push_all(contents);
         let mut state = self.lock();
         for number in numbers {
             state.remove(number);
-            self.tell_of_room(&state);
+            self.signal_room(&state);
         }
         count
     }
 
-    /// Not for every message: a sender that has filled the queue sleeps until half of it is gone.
-    fn tell_of_room(&self, state: &State) {
+    /// Wakes waiting senders only when half of a full queue is gone, not for every message.
+    fn signal_room(&self, state: &State) {
         if state.messages.len() == self.capacity / 2 {
             self.room.notify_waiters();
         }
     }
 
-    /// As many messages as there is room for; says how many.
+    /// Adds as many messages as there is room for and returns their number.
     fn push_some(&self, contents: &[&Outgoing]) -> usize {
         let room = self.capacity.saturating_sub(self.len()).min(contents.len());
         self.push_all(contents.iter().take(room).map(|&content| content.clone()));
@@ -265,7 +262,7 @@ impl MemoryQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -274,11 +271,11 @@ impl Queue for MemoryQueue {
     async fn send(&self, messages: &[Outgoing]) -> Result<(), QueueError> {
         let refused: Vec<(usize, String)> =
             messages.iter().enumerate().filter_map(|(index, message)| Some((index, refusal(message)?))).collect();
-        let taken = messages.iter().enumerate().filter(|(index, _)| refused.iter().all(|(other, _)| other != index));
-        let taken: Vec<&Outgoing> = taken.map(|(_, message)| message).collect();
-        let mut rest = &taken[..];
+        let accepted = messages.iter().enumerate().filter(|(index, _)| refused.iter().all(|(other, _)| other != index));
+        let accepted: Vec<&Outgoing> = accepted.map(|(_, message)| message).collect();
+        let mut rest = &accepted[..];
         loop {
-            // Before looking, so that no room is missed.
+            // Registered before the look at the queue, so that no room is missed.
             let room = self.room.notified();
             rest = &rest[self.push_some(rest)..];
             if rest.is_empty() {
@@ -309,7 +306,7 @@ impl Queue for MemoryQueue {
     }
 }
 
-/// Why SQS would not take this message.
+/// Why SQS would refuse this message.
 fn refusal(message: &Outgoing) -> Option<String> {
     const TYPE: &str = "String";
     let attributes: usize = message.attributes.iter().map(|(name, value)| name.len() + TYPE.len() + value.len()).sum();
@@ -363,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_nobody_can_handle_ends_among_the_dead_letters() {
+    async fn a_message_that_is_never_handled_becomes_a_dead_letter() {
         let dead = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
         let queue = MemoryQueue::new(VISIBILITY, Some(2), Some(dead.clone()));
         queue.send(&[message("poison")]).await.unwrap();
@@ -376,7 +373,7 @@ mod tests {
         assert_eq!(bodies(&queue.try_receive(10)), ["good"]);
         assert_eq!((queue.len(), dead.contents()), (1, vec![message("poison")]));
 
-        // A person sends it back, and it begins anew.
+        // A person sends it back, and its receives are counted from zero.
         assert_eq!(dead.redrive_to(&queue), 1);
         assert_eq!((queue.len(), dead.len()), (2, 0));
         assert_eq!(bodies(&queue.try_receive(10)), ["poison"]);
@@ -384,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_waiting_receiver_learns_of_everything() {
+    async fn a_waiting_receiver_wakes_for_every_change() {
         let queue = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
         let waiting = || {
             let queue = queue.clone();
@@ -408,11 +405,11 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         queue.wake();
         assert_eq!(receiver.await.unwrap().0, []);
-        assert_eq!(queue.receive(10).await, [], "nor does anybody wait later");
+        assert_eq!(queue.receive(10).await, [], "a later receiver does not wait either");
     }
 
     #[tokio::test]
-    async fn attributes_count_and_are_checked() {
+    async fn attributes_count_towards_the_size_and_are_checked() {
         let queue = MemoryQueue::new(VISIBILITY, None, None);
         let with = |value: String, body| Outgoing { body, attributes: BTreeMap::from([("error", value)]) };
         let room = MAX_MESSAGE_BYTES - "error".len() - "String".len();
@@ -425,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_sends_into_a_full_queue_waits() {
+    async fn a_sender_waits_while_the_queue_is_full() {
         let queue = Arc::new(MemoryQueue::new(VISIBILITY, None, None).bounded(4));
         let sender = queue.clone();
         let sending = tokio::spawn(async move { sender.send(&["a", "b", "c", "d", "e", "f"].map(message)).await });
@@ -435,14 +432,14 @@ mod tests {
             assert!(queue.len() <= 4);
             let deliveries = queue.try_receive(3);
             received.extend(deliveries.iter().map(|delivery| delivery.body.clone()));
-            // What is received is still there; only what is deleted makes room.
+            // A received message still takes room; deleting it frees the room.
             assert_eq!(sending.is_finished(), received.len() > 4);
             deliveries.iter().for_each(|delivery| queue.delete(&delivery.receipt));
         }
         assert_eq!(received, ["a", "b", "c", "d", "e", "f"]);
         assert_eq!(sending.await.unwrap(), Ok(()));
 
-        // A message that nobody could handle makes room as well.
+        // A message that becomes a dead letter makes room as well.
         let dead = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
         let queue = Arc::new(MemoryQueue::new(Duration::ZERO, Some(1), Some(dead.clone())).bounded(1));
         let sender = queue.clone();

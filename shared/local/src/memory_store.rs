@@ -1,10 +1,6 @@
 //! A bucket in memory.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -14,10 +10,11 @@ use packshot_pipeline::{
     model::etag::Etag,
     ports::{Body, Clock, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
+use parking_lot::Mutex;
 
 use crate::{CHUNK, PAGE, etag_of};
 
-/// The longest key that S3 takes, in bytes.
+/// The longest key that S3 accepts, in bytes.
 const MAX_KEY: usize = 1_024;
 
 /// A bucket in memory. The same calls give the same answers, ETags and version ids.
@@ -54,32 +51,28 @@ impl MemoryStore {
         Self { versioned: true, ..Self::new(clock) }
     }
 
-    /// Writes an object and returns the id of its version, which the port does not tell but S3's events do.
+    /// Writes an object and returns its version id, which the port does not return but S3's events contain.
     pub fn put_version(&self, key: &str, body: Bytes) -> Result<String, StoreError> {
         self.write(key, body, &Precondition::None).map(|version| version.id)
     }
 
     /// Removes an object with all its versions.
     pub fn remove(&self, key: &str) {
-        self.lock().objects.remove(key);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().objects.remove(key);
     }
 
     fn newest(&self, key: &str) -> Option<Version> {
-        self.lock().objects.get(key)?.last().cloned()
+        self.state.lock().objects.get(key)?.last().cloned()
     }
 
     fn write(&self, key: &str, bytes: Bytes, precondition: &Precondition) -> Result<Version, StoreError> {
         if key.is_empty() || key.len() > MAX_KEY {
             return Err(StoreError::Refused { detail: format!("a key has 1 to {MAX_KEY} bytes, not {}", key.len()) });
         }
-        // S3 tells the time of a write to the second.
+        // S3 keeps the time of a write to the second.
         let second = Timestamp::from_second(self.clock.now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
         let meta = ObjectMeta { etag: etag_of(&bytes), bytes: bytes.len() as u64, last_modified: second };
-        let state = &mut *self.lock();
+        let state = &mut *self.state.lock();
         let current = state.objects.get(key).and_then(|versions| versions.last()).map(|version| &version.meta.etag);
         let holds = match precondition {
             Precondition::None => true,
@@ -109,7 +102,7 @@ impl Store for MemoryStore {
     async fn open(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, StoreError> {
         let found = match version.filter(|_| self.versioned) {
             None => self.newest(key),
-            Some(id) => self.lock().objects.get(key).and_then(|all| all.iter().find(|v| v.id == id)).cloned(),
+            Some(id) => self.state.lock().objects.get(key).and_then(|all| all.iter().find(|v| v.id == id)).cloned(),
         };
         Ok(found.map(|Version { meta, mut bytes, .. }| {
             let chunks =
@@ -135,7 +128,7 @@ impl Store for MemoryStore {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let state = self.lock();
+        let state = self.state.lock();
         let mut found = state
             .objects
             .range::<str, _>((start, Bound::Unbounded))

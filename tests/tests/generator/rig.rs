@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use packshot_local::{MemoryQueue, MemoryStore, memory_queue::Depth};
+use packshot_local::{Depth, MemoryQueue, MemoryStore};
 use packshot_pipeline::{
     generate::{generate, worker::Worker},
     ledger::Entry,

@@ -1,7 +1,11 @@
 //! Checks under which key, and in which form, the pipeline stores each JSON object of a job. What the objects contain, the
 //! golden files of `shared/pipeline` show.
 
-use packshot_pipeline::{breaker::Breaker, guardrail::Guardrail, json, objects};
+use packshot_pipeline::{
+    generate::{breaker::Breaker, guardrail::Guardrail},
+    model::json,
+    storage,
+};
 
 use super::*;
 
@@ -29,7 +33,7 @@ fn form(key: &str, bytes: &[u8]) -> Form {
 /// The form of each JSON object in the store.
 async fn stored(world: &World) -> BTreeMap<String, Form> {
     let mut forms = BTreeMap::new();
-    for object in objects::list(&world.ports, "").await.unwrap() {
+    for object in storage::list(&world.ports, "").await.unwrap() {
         // Manifests are results, one after the other.
         if object.key.ends_with(".json") || object.key.starts_with("results/") {
             let form = form(&object.key, world.read(&object.key).await.as_bytes());

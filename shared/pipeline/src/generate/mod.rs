@@ -15,7 +15,7 @@ pub mod classify;
 mod disposition;
 mod failure;
 mod fingerprint_ledger;
-pub(crate) mod guardrail;
+pub mod guardrail;
 mod invocation;
 mod rate_limit;
 mod row;

@@ -6,7 +6,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, ErrorKind, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -18,23 +18,25 @@ use packshot_pipeline::{
     model::etag::Etag,
     ports::{Body, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 
 use crate::{CHUNK, PAGE, etag, etag_of};
 
-/// The corner of the directory that is not part of the bucket: files on their way in, and what else the host keeps.
-pub const PRIVATE: &str = ".packshot";
-/// Locks for conditional writes; two keys seldom share one.
+/// The subdirectory that is not part of the bucket: files that are still being written, and what else the host keeps.
+const PRIVATE: &str = ".packshot";
+/// Locks for conditional writes, chosen by the hash of the key; two keys seldom share one.
 const STRIPES: usize = 64;
-/// ETags that are remembered at most: about 1 MB.
+/// The most ETags that are remembered: about 1 MB.
 const MAX_REMEMBERED: usize = 4_096;
 
 /// A directory as the bucket: an object is a file, its key is its path.
 ///
-/// Only one process may write to the directory; its threads may write at once. People may change files between runs. A
-/// file cannot stand where a directory stands, so there is no `a` beside `a/b`.
+/// A write fills a file in a private subdirectory and renames it into place, so that a reader never sees half an object.
+/// Conditional writes hold a lock of this process: only one process may write to the directory, from any number of threads.
+/// People may change files between runs. A path is either a file or a directory, so `a` and `a/b` cannot both exist.
 #[derive(Clone)]
 pub struct DirectoryStore {
     inner: Arc<Inner>,
@@ -46,8 +48,8 @@ struct Inner {
     remembered: Mutex<BTreeMap<String, (Stamp, Etag)>>,
 }
 
-/// Tells that a file is the one that was hashed. A write always makes a new file, so the inode changes even where the
-/// clock of the file system is too coarse.
+/// Identifies a file whose hash is known. A write always creates a new file, so the inode changes even where the clock of
+/// the file system is too coarse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     bytes: u64,
@@ -70,7 +72,7 @@ impl Stamp {
     }
 }
 
-/// An object's file, ready to be read: the bytes themselves where they are few.
+/// An opened object: a small one is already in memory.
 enum Opened {
     Small(Bytes),
     Large(File),
@@ -84,7 +86,8 @@ impl DirectoryStore {
         Self { inner: Arc::new(Inner { root, stripes, remembered: Mutex::default() }) }
     }
 
-    /// Removes what a killed process left half written. Only for whoever holds the directory's lock.
+    /// Removes files that a killed process left incomplete. The caller must hold the directory's lock: the files of a process
+    /// that is still writing look the same.
     pub fn sweep(&self) -> Result<(), StoreError> {
         match fs::remove_dir_all(self.inner.incomplete()) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(store_error(&error, PRIVATE)),
@@ -92,16 +95,16 @@ impl DirectoryStore {
         }
     }
 
-    /// Looks at a small object at once: that is a matter of microseconds, and handing it to another thread would take longer.
-    async fn looking<T, F>(&self, key: &str, look: F) -> Result<T, StoreError>
+    /// Reads a small object on this thread: that takes microseconds, and handing it to another thread would take longer.
+    async fn reading<T, F>(&self, key: &str, read: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Inner, &str) -> Result<T, StoreError> + Send + 'static,
     {
-        if self.inner.length(key) <= CHUNK as u64 { look(&self.inner, key) } else { self.blocking(key, look).await }
+        if self.inner.length(key) <= CHUNK as u64 { read(&self.inner, key) } else { self.blocking(key, read).await }
     }
 
-    /// Runs on a thread that may wait for the disk.
+    /// Runs `work` on a thread that may wait for the disk.
     async fn blocking<T, F>(&self, key: &str, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -125,31 +128,27 @@ impl Inner {
         }
     }
 
-    fn remembered(&self) -> MutexGuard<'_, BTreeMap<String, (Stamp, Etag)>> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn recall(&self, key: &str, stamp: Stamp) -> Option<Etag> {
-        self.remembered().get(key).filter(|(known, _)| *known == stamp).map(|(_, etag)| etag.clone())
+        self.remembered.lock().get(key).filter(|(known, _)| *known == stamp).map(|(_, etag)| etag.clone())
     }
 
     fn remember(&self, key: &str, stamp: Stamp, etag: &Etag) {
-        let mut remembered = self.remembered();
+        let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {
-            // Costs hashing some files again, and saves keeping account of who was used when.
+            // Some files are hashed again. Keeping track of the least recently used one would cost more.
             remembered.clear();
         }
         remembered.insert(key.to_owned(), (stamp, etag.clone()));
     }
 
-    /// How long an object is; 0 where there is none.
+    /// The size of an object in bytes; 0 if there is none.
     fn length(&self, key: &str) -> u64 {
         self.path(key).ok().and_then(|path| fs::metadata(path).ok()).map_or(0, |metadata| metadata.len())
     }
 
-    fn look(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+    fn meta(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
         let path = self.path(key)?;
-        let Some(metadata) = present(fs::metadata(&path), key)?.filter(Metadata::is_file) else { return Ok(None) };
+        let Some(metadata) = if_present(fs::metadata(&path), key)?.filter(Metadata::is_file) else { return Ok(None) };
         let stamp = Stamp::of(&metadata).map_err(|error| store_error(&error, key))?;
         if let Some(etag) = self.recall(key, stamp) {
             return Ok(Some(stamp.meta(etag)));
@@ -159,7 +158,7 @@ impl Inner {
 
     fn open(&self, key: &str) -> Result<Option<(ObjectMeta, Opened)>, StoreError> {
         let path = self.path(key)?;
-        let Some(mut file) = present(File::open(&path), key)? else { return Ok(None) };
+        let Some(mut file) = if_present(File::open(&path), key)? else { return Ok(None) };
         let mut read = || {
             let metadata = file.metadata()?;
             if !metadata.is_file() {
@@ -185,32 +184,32 @@ impl Inner {
         Ok(Some((stamp.meta(etag), bytes.map_or(Opened::Large(file), Opened::Small))))
     }
 
-    /// A new file on the same file system, which removes itself unless it is committed.
+    /// Creates a file on the same file system as the bucket. It removes itself unless it is committed.
     fn begin(&self) -> io::Result<NamedTempFile> {
-        let place = self.incomplete();
+        let directory = self.incomplete();
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        match builder.tempfile_in(&place) {
+        match builder.tempfile_in(&directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                fs::create_dir_all(&place)?;
-                builder.tempfile_in(&place)
+                fs::create_dir_all(&directory)?;
+                builder.tempfile_in(&directory)
             }
             begun => begun,
         }
     }
 
-    /// Makes a whole file visible under its key, if the precondition holds.
+    /// Makes a complete file visible under its key, if the precondition holds.
     fn commit(&self, key: &str, file: NamedTempFile, etag: Etag, condition: &Precondition) -> Result<Etag, StoreError> {
         let path = self.path(key)?;
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let stripe = &self.stripes[hasher.finish() as usize % STRIPES];
-        let _only_writer = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+        let _only_writer = stripe.lock();
         let holds = match condition {
             Precondition::None => true,
-            Precondition::Absent => self.look(key)?.is_none(),
-            Precondition::Matches(wanted) => self.look(key)?.is_some_and(|meta| meta.etag == *wanted),
+            Precondition::Absent => self.meta(key)?.is_none(),
+            Precondition::Matches(wanted) => self.meta(key)?.is_some_and(|meta| meta.etag == *wanted),
         };
         if !holds {
             return Err(StoreError::Conflict { key: key.to_owned() });
@@ -236,7 +235,7 @@ impl Inner {
         let mut objects = Vec::with_capacity(found.len());
         for key in found {
             // A person may have removed the file since.
-            if let Some(meta) = self.look(&key)? {
+            if let Some(meta) = self.meta(&key)? {
                 objects.push(Listed { key, etag: meta.etag, bytes: meta.bytes });
             }
         }
@@ -253,14 +252,14 @@ impl Inner {
         for entry in entries {
             let entry = entry?;
             let kind = entry.file_type()?;
-            // What is no UTF-8, or no key, or neither file nor directory, was not put here by this store.
+            // This store wrote nothing that is not UTF-8, not a key, or neither a file nor a directory.
             let Ok(mut name) = entry.file_name().into_string() else { continue };
             name.insert_str(0, base);
             if !is_key(&name) {
                 continue;
             }
             if kind.is_dir() {
-                // Sorted with its slash, because that is what the keys below it go on with: `a-b` before `a/b`.
+                // Sorted with its slash, because the keys below it continue with one: `a-b` comes before `a/b`.
                 name.push('/');
             } else if !kind.is_file() {
                 continue;
@@ -289,11 +288,11 @@ impl Inner {
 #[async_trait]
 impl Store for DirectoryStore {
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.looking(key, Inner::look).await
+        self.reading(key, Inner::meta).await
     }
 
     async fn open(&self, key: &str, _version: Option<&str>) -> Result<Option<Object>, StoreError> {
-        let Some((meta, opened)) = self.looking(key, Inner::open).await? else { return Ok(None) };
+        let Some((meta, opened)) = self.reading(key, Inner::open).await? else { return Ok(None) };
         let body = match opened {
             Opened::Small(bytes) if bytes.is_empty() => stream::empty().boxed(),
             Opened::Small(bytes) => stream::iter([Ok(bytes)]).boxed(),
@@ -379,8 +378,8 @@ fn persist(file: NamedTempFile, path: &Path) -> io::Result<()> {
     }
 }
 
-/// `None` where there is no such file.
-fn present<T>(result: io::Result<T>, key: &str) -> Result<Option<T>, StoreError> {
+/// Turns the error for a missing file into `None`.
+fn if_present<T>(result: io::Result<T>, key: &str) -> Result<Option<T>, StoreError> {
     match result {
         Ok(found) => Ok(Some(found)),
         Err(error) if is_missing(&error) => Ok(None),
@@ -470,7 +469,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_does_not_stand_where_a_directory_stands() {
+    async fn a_path_is_not_both_a_file_and_a_directory() {
         let (_directory, store) = a_store();
         put(&store, "a/b", "x").await.unwrap();
         for key in ["a", "a/b/c"] {
@@ -480,13 +479,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_person_changes_is_seen() {
+    async fn a_change_by_a_person_is_seen() {
         let (directory, store) = a_store();
         let large = "a".repeat(CHUNK + 1);
         for (key, body) in [("small", "a"), ("large", large.as_str())] {
             let before = put(&store, key, body).await.unwrap();
             assert_eq!(head(&store, key).await.etag, before);
-            // The same length, in place: only the time tells.
+            // The same length, in place: only the time of the change differs.
             let path = directory.path().join(key);
             std::fs::write(&path, body.replace('a', "b")).unwrap();
             let later = head(&store, key).await.last_modified + Duration::from_secs(7);
@@ -496,7 +495,7 @@ mod tests {
             assert_ne!(after.etag, before);
             let expected = put(&store, "same", &body.replace('a', "b")).await.unwrap();
             assert_eq!(after.etag, expected);
-            // A new process comes to the same result.
+            // A new process finds the same.
             assert_eq!(head(&DirectoryStore::new(directory.path().to_owned()), key).await, after);
         }
     }

@@ -1,4 +1,4 @@
-//! The events that a bucket sends, in process.
+//! A store that sends the events of a bucket, in process.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,35 +8,35 @@ use packshot_pipeline::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-/// A store that tells the key of each write under `incoming/` and `results/`, as S3's events do.
-pub struct Notifying<S> {
+/// Wraps a store and sends the key of each write under `incoming/` and `results/`, as S3's event notifications do.
+pub struct NotifyingStore<S> {
     store: S,
     events: UnboundedSender<String>,
 }
 
-impl<S: Store> Notifying<S> {
-    /// Tells `events` of the writes to `store`.
+impl<S: Store> NotifyingStore<S> {
+    /// Sends the keys of the writes to `store` into `events`.
     pub fn new(store: S, events: UnboundedSender<String>) -> Self {
         Self { store, events }
     }
 
-    /// The store underneath.
+    /// The wrapped store.
     pub fn inner(&self) -> &S {
         &self.store
     }
 
-    fn tell(&self, key: &str, outcome: &Result<Etag, StoreError>) {
-        // A write that may have happened may have sent its event; one event too many is harmless.
+    fn notify(&self, key: &str, outcome: &Result<Etag, StoreError>) {
+        // A write with an unknown outcome may have happened. Consumers are idempotent, so one event too many is harmless.
         let written = matches!(outcome, Ok(_) | Err(StoreError::Unknown { .. }));
         if written && (key.starts_with(keys::INCOMING) || key.starts_with(keys::RESULTS)) {
-            // Nobody listens any more when the host is ending; S3 does not fail a write for that either.
+            // The receiver is gone when the host is ending. The write did happen, so it does not fail for that.
             let _ = self.events.send(key.to_owned());
         }
     }
 }
 
 #[async_trait]
-impl<S: Store> Store for Notifying<S> {
+impl<S: Store> Store for NotifyingStore<S> {
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
         self.store.head(key).await
     }
@@ -47,13 +47,13 @@ impl<S: Store> Store for Notifying<S> {
 
     async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
         let outcome = self.store.put(key, body, precondition).await;
-        self.tell(key, &outcome);
+        self.notify(key, &outcome);
         outcome
     }
 
     async fn put_stream(&self, key: &str, body: Body<'_>, precondition: Precondition) -> Result<Etag, StoreError> {
         let outcome = self.store.put_stream(key, body, precondition).await;
-        self.tell(key, &outcome);
+        self.notify(key, &outcome);
         outcome
     }
 
@@ -87,9 +87,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn writes_are_told_and_nothing_else() {
+    async fn only_writes_that_may_have_happened_send_an_event() {
         let (events, mut arriving) = unbounded_channel();
-        let store = Notifying::new(MemoryStore::new(Arc::new(StoppedClock)), events);
+        let store = NotifyingStore::new(MemoryStore::new(Arc::new(StoppedClock)), events);
         for key in
             ["incoming/a.csv", "results/1/a", "control/a", "manifests/a", "ledger/results/a", "images/incoming/a"]
         {
@@ -99,8 +99,8 @@ mod tests {
             store.put_stream(key, stream::empty().boxed(), Precondition::Absent).await.unwrap_err();
             store.head(key).await.unwrap().unwrap();
         }
-        let told: Vec<String> = std::iter::from_fn(|| arriving.try_recv().ok()).collect();
-        assert_eq!(told, ["incoming/a.csv", "incoming/a.csv", "results/1/a", "results/1/a"]);
+        let sent: Vec<String> = std::iter::from_fn(|| arriving.try_recv().ok()).collect();
+        assert_eq!(sent, ["incoming/a.csv", "incoming/a.csv", "results/1/a", "results/1/a"]);
         drop(arriving);
         store.put("results/1/a", "y".into(), Precondition::None).await.unwrap();
     }
