@@ -19,7 +19,7 @@ use packshot_tests::stack::Stack;
 use tempfile::TempDir;
 
 /// What a block may need that a test does not have.
-const NEEDS: [&str; 5] = ["account", "key", "browser", "own files", "time"];
+const NEEDS: [&str; 6] = ["account", "key", "browser", "own files", "time", "a second terminal"];
 
 /// Programs of the shell that need no check.
 const SHELL: [&str; 9] = ["cd", "echo", "eval", "export", "cat", "kill", "mkdir", "sleep", "unset"];
