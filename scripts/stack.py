@@ -294,7 +294,6 @@ def up(options):
         "pid": pid,
     }
     write_state(state, {**read_state(state), "stack": stack, "profile": options.profile})
-    say(f"Up. Region {REGION}, access key and secret key `test`. ./stack down ends it.")
     return stack
 
 
@@ -480,7 +479,9 @@ def main():
 
     try:
         if options.command == "up":
-            print(json.dumps(up(options)), flush=True)
+            stack = up(options)
+            say(f"Up. Region {REGION}, access key and secret key `test`. ./stack down ends it.")
+            print(json.dumps(stack), flush=True)
         else:
             {"down": down, "demo": demo, "env": env}[options.command](options)
     except ClientError as error:
