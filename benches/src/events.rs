@@ -5,7 +5,7 @@ use packshot_benches::samples;
 use packshot_pipeline::model::keys::{self, JobId};
 use serde_json::{Value, json};
 
-use crate::stand_ins::BUCKET;
+use crate::fake_services::BUCKET;
 
 /// A catalog was dropped.
 pub(crate) fn split(key: &str) -> Bytes {

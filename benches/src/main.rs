@@ -1,14 +1,14 @@
 //! `bench`: the real binaries beside their floors, in one run. See benches/README.md.
 
-mod by_hand;
+mod baselines;
 mod cases;
 mod events;
+mod fake_services;
 mod lambda;
-mod pieces;
+mod manual;
 mod plot;
 mod process;
 mod report;
-mod stand_ins;
 
 use std::process::ExitCode;
 
@@ -31,14 +31,15 @@ enum Command {
     /// Bring one large catalog through all three functions; print what each stage took, draw memory and CPU over time.
     Million(cases::million::MillionArgs),
     /// Serve S3, SQS and the images API on loopback until the process is ended; prints the environment that leads there.
-    StandIns(stand_ins::StandInsArgs),
+    #[command(alias = "stand-ins")]
+    FakeServices(fake_services::FakeServicesArgs),
     /// Invoke one function, with the environment of this process, and say what it used.
-    Lambda(by_hand::LambdaArgs),
+    Lambda(manual::LambdaArgs),
     /// Write a catalog.
-    Catalog(by_hand::CatalogArgs),
-    /// Do one piece of work and end; the harness measures the process.
-    #[command(subcommand)]
-    Piece(pieces::Piece),
+    Catalog(manual::CatalogArgs),
+    /// Do the work of one baseline and end; the harness measures the process.
+    #[command(subcommand, alias = "piece")]
+    Baseline(baselines::Baseline),
 }
 
 fn main() -> ExitCode {
@@ -53,18 +54,18 @@ fn main() -> ExitCode {
 
 fn start(command: Command) -> Outcome<()> {
     use tokio::runtime::Builder;
-    if let Command::Piece(piece) = command {
-        return Builder::new_current_thread().enable_all().build()?.block_on(pieces::run(piece));
+    if let Command::Baseline(baseline) = command {
+        return Builder::new_current_thread().enable_all().build()?.block_on(baselines::run(baseline));
     }
     Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let work = async {
             match command {
                 Command::Run(args) => cases::run(args).await,
                 Command::Million(args) => cases::million::run(args).await,
-                Command::StandIns(args) => stand_ins::serve(args).await,
-                Command::Lambda(args) => by_hand::lambda(args).await,
-                Command::Catalog(args) => by_hand::catalog(&args),
-                Command::Piece(piece) => pieces::run(piece).await,
+                Command::FakeServices(args) => fake_services::serve(args).await,
+                Command::Lambda(args) => manual::lambda(args).await,
+                Command::Catalog(args) => manual::catalog(&args),
+                Command::Baseline(baseline) => baselines::run(baseline).await,
             }
         };
         // Whoever is interrupted puts away its files, processes and control groups.

@@ -29,7 +29,7 @@ pub(super) async fn measure(bench: &mut Bench) -> Outcome<()> {
     let mut starts: [Vec<Start>; 4] = Default::default();
     for round in 0..bench.size.pick(5, 30, 30) {
         for (name, starts) in [FLOOR].into_iter().chain(FUNCTIONS).zip(&mut starts) {
-            let function = Lambda::start(&dir.join(name), &[], &bench.stand_ins.environment, bench.dir()).await?;
+            let function = Lambda::start(&dir.join(name), &[], &bench.services.environment, bench.dir()).await?;
             // The first round reads the programs from the disk.
             if round > 0 {
                 starts.push(Start {

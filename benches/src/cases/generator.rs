@@ -20,9 +20,9 @@ pub(super) async fn measure(bench: &mut Bench) -> Outcome<()> {
 async fn cpu(bench: &mut Bench) -> Outcome<()> {
     let batches = bench.size.pick(3, 20, 20);
     let rows = batches * BATCH;
-    bench.stand_ins.tell("reset").await?;
-    bench.stand_ins.tell("latency?ms=50").await?;
-    let url = format!("{}/v1/images/generations", bench.stand_ins.variable("API_BASE_URL"));
+    bench.services.tell("reset").await?;
+    bench.services.tell("latency?ms=50").await?;
+    let url = format!("{}/v1/images/generations", bench.services.variable("API_BASE_URL"));
     let (count, at_once) = (rows.to_string(), BATCH.to_string());
     let mut function = bench.function("generator", &[]).await?;
     let mut next = 1;
@@ -41,7 +41,7 @@ async fn cpu(bench: &mut Bench) -> Outcome<()> {
             (&mut puts, &["put", &count, "32"]),
             (&mut calls, &["call", &url, &count, &at_once]),
         ] {
-            floor.push(bench.piece(piece).await?.cpu.as_secs_f64() * 1e6 / rows as f64);
+            floor.push(bench.baseline(piece).await?.cpu.as_secs_f64() * 1e6 / rows as f64);
         }
     }
     let (cpu, floor) = (median(ours), median(all));
@@ -71,18 +71,18 @@ async fn cpu(bench: &mut Bench) -> Outcome<()> {
 
 /// One batch of new rows, of which every single one must have been called for and completed.
 async fn invoke(bench: &Bench, function: &mut crate::lambda::Lambda, next: &mut u64, rows: u64) -> Outcome<Invocation> {
-    bench.stand_ins.counts().await?;
+    bench.services.counts().await?;
     let batch = *next..*next + rows;
     *next = batch.end;
     let last = samples_key(batch.end - 1);
     let done = function.invoke(events::generate(&samples::job(), batch)).await?;
-    let calls = bench.stand_ins.counted(|counts| counts.calls).await?;
+    let calls = bench.services.counted(|counts| counts.calls).await?;
     let answer = String::from_utf8_lossy(&done.answer);
     if calls != rows || answer.contains("itemIdentifier") {
         let log = function.process.log_tail();
         return Err(format!("{calls} calls for {rows} rows, answer {answer}\n{log}").into());
     }
-    if !bench.stand_ins.object(&last).await?.contains(r#""status":"completed""#) {
+    if !bench.services.object(&last).await?.contains(r#""status":"completed""#) {
         return Err(format!("{last} is not completed").into());
     }
     Ok(done)
@@ -93,8 +93,8 @@ fn samples_key(row: u64) -> String {
 }
 
 async fn memory(bench: &mut Bench) -> Outcome<()> {
-    bench.stand_ins.tell("reset").await?;
-    bench.stand_ins.tell("latency?ms=2000").await?;
+    bench.services.tell("reset").await?;
+    bench.services.tell("latency?ms=2000").await?;
     let (few, many) = (100, 1_000);
     let (mut peaks_few, mut peaks_many) = (Vec::new(), Vec::new());
     let mut next = 1;
@@ -120,8 +120,8 @@ async fn memory(bench: &mut Bench) -> Outcome<()> {
 }
 
 async fn small_lambda(bench: &mut Bench) -> Outcome<()> {
-    bench.stand_ins.tell("reset").await?;
-    bench.stand_ins.tell("latency?ms=2000").await?;
+    bench.services.tell("reset").await?;
+    bench.services.tell("latency?ms=2000").await?;
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let mut next = 1;
     for _ in 0..bench.size.runs() {

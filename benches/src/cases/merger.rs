@@ -72,12 +72,12 @@ fn floor_rows(rows: u64) -> u64 {
 /// A job whose rows all have results, merged so many times; each time by a new process over a bucket without parts.
 async fn beside_floor(bench: &Bench, rows: u64, runs: usize) -> Outcome<(Vec<Invocation>, Vec<Usage>)> {
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
-    let plain = bench.stand_ins.url.clone();
+    let plain = bench.services.url.clone();
     for _ in 0..runs {
         bench.split(rows, &[("AWS_ENDPOINT_URL", &plain)]).await?;
-        let id = bench.stand_ins.tell("results").await?;
+        let id = bench.services.tell("results").await?;
         let job = JobId::parse(&id).ok_or("the stand-ins named no job")?;
-        floors.push(bench.piece(&["get", &id, &floor_rows(rows).to_string(), IN_FLIGHT]).await?);
+        floors.push(bench.baseline(&["get", &id, &floor_rows(rows).to_string(), IN_FLIGHT]).await?);
         let mut merger = bench.function("merger", &[]).await?;
         let done = merger.invoke(events::merge(&job, rows)).await?;
         if done.answer.windows(14).any(|part| part == b"itemIdentifier") {
@@ -92,7 +92,7 @@ async fn beside_floor(bench: &Bench, rows: u64, runs: usize) -> Outcome<(Vec<Inv
 /// The summary says that every row is in the manifest.
 async fn verify(bench: &Bench, job: &JobId, rows: u64) -> Outcome<()> {
     let catalog = packshot_pipeline::model::keys::Catalog::of("incoming/bench.csv").ok_or("no catalog")?;
-    let text = bench.stand_ins.object(&Manifests::of(&catalog, job).summary()).await?;
+    let text = bench.services.object(&Manifests::of(&catalog, job).summary()).await?;
     let summary: Summary = serde_json::from_str(&text)?;
     if summary.manifest.is_none() || summary.counts.completed != rows {
         return Err(format!("the manifest is not complete: {text}").into());

@@ -25,13 +25,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{StandIns, mib};
+use super::{FakeServices, mib};
 use crate::{
     Outcome, events,
+    fake_services::{BUCKET, Counts},
     lambda::{Invocation, Lambda},
     plot,
     process::{cpu, memory},
-    stand_ins::{BUCKET, Counts},
 };
 
 const KEY: &str = "incoming/bench.csv";
@@ -97,17 +97,17 @@ struct Million<'a> {
 pub(crate) async fn run(args: MillionArgs) -> Outcome<()> {
     let dir = tempfile::Builder::new().prefix("packshot-million-").tempdir()?;
     let latency = args.latency_ms.to_string();
-    let stand_ins = StandIns::start(dir.path(), &["--keep-messages", "--latency-ms", &latency]).await?;
+    let services = FakeServices::start(dir.path(), &["--keep-messages", "--latency-ms", &latency]).await?;
     let catalog = dir.path().join("catalog.csv");
     samples::catalog(&mut BufWriter::new(fs::File::create(&catalog)?), args.rows)?;
-    stand_ins.tell(&format!("load?key={KEY}&file={}", catalog.display())).await?;
+    services.tell(&format!("load?key={KEY}&file={}", catalog.display())).await?;
     let functions = Functions {
-        stand_ins: &stand_ins,
+        services: &services,
         binaries: std::path::absolute(&args.binaries)?,
         dir: dir.path(),
         sampler: Sampler::start(),
     };
-    let pid = Pid::from_raw(i32::try_from(stand_ins.child.id())?);
+    let pid = Pid::from_raw(i32::try_from(services.child.id())?);
 
     let begun = Instant::now();
     let mut splitter = functions.start("splitter", "splitter").await?;
@@ -119,10 +119,10 @@ pub(crate) async fn run(args: MillionArgs) -> Outcome<()> {
     let mut pollers = Vec::new();
     for number in 1..=args.generators {
         let function = functions.start("generator", &format!("generator {number}")).await?;
-        pollers.push(Poller::new(&stand_ins, "rows", GENERATOR_BATCH, GENERATOR_WINDOW, function));
+        pollers.push(Poller::new(&services, "rows", GENERATOR_BATCH, GENERATOR_WINDOW, function));
     }
     let merger = functions.start("merger", "merger").await?;
-    let merger = Poller::new(&stand_ins, "merge", MERGE_BATCH, MERGE_WINDOW, merger);
+    let merger = Poller::new(&services, "merge", MERGE_BATCH, MERGE_WINDOW, merger);
     let (split, generated) = (AtomicBool::new(true), AtomicBool::new(false));
     let generate = async {
         let begun = Instant::now();
@@ -136,8 +136,8 @@ pub(crate) async fn run(args: MillionArgs) -> Outcome<()> {
     let (seconds, after) = (begun.elapsed().as_secs_f64(), last_row.elapsed().as_secs_f64());
     let series = functions.sampler.stop();
 
-    let counts = stand_ins.counts().await?;
-    verify(&stand_ins, args.rows, &counts).await?;
+    let counts = services.counts().await?;
+    verify(&services, args.rows, &counts).await?;
     let stages: Vec<Stage> = [("splitter", splitting), ("generator", generating), ("merger", merging)]
         .into_iter()
         .map(|(name, work)| work.stage(name, args.rows, counts.get(name).copied().unwrap_or_default()))
@@ -162,7 +162,7 @@ pub(crate) async fn run(args: MillionArgs) -> Outcome<()> {
 
 /// Where functions come from, and who watches them.
 struct Functions<'a> {
-    stand_ins: &'a StandIns,
+    services: &'a FakeServices,
     binaries: PathBuf,
     dir: &'a Path,
     sampler: Sampler,
@@ -171,7 +171,7 @@ struct Functions<'a> {
 impl Functions<'_> {
     /// Its requests are counted by the name of the function.
     async fn start(&self, name: &str, as_what: &str) -> Outcome<Lambda> {
-        let mut environment = self.stand_ins.environment.clone();
+        let mut environment = self.services.environment.clone();
         environment.push(("AWS_ACCESS_KEY_ID".into(), name.into()));
         let dir = self.dir.join(as_what);
         fs::create_dir(&dir)?;
@@ -227,7 +227,7 @@ impl Work {
 
 /// Brings the messages of a queue to a function, as Lambda does.
 struct Poller<'a> {
-    stand_ins: &'a StandIns,
+    services: &'a FakeServices,
     queue: &'static str,
     /// At most so many at a time,
     size: usize,
@@ -237,8 +237,8 @@ struct Poller<'a> {
 }
 
 impl<'a> Poller<'a> {
-    fn new(stand_ins: &'a StandIns, queue: &'static str, size: usize, window: Duration, function: Lambda) -> Self {
-        Self { stand_ins, queue, size, window, function }
+    fn new(services: &'a FakeServices, queue: &'static str, size: usize, window: Duration, function: Lambda) -> Self {
+        Self { services, queue, size, window, function }
     }
 
     /// Until the queue is empty and nothing can come any more.
@@ -269,7 +269,7 @@ impl<'a> Poller<'a> {
             // Asked before the queue is: what was sent until then is in it.
             let no_more = no_more.load(Ordering::Relaxed);
             let room = self.size - batch.len();
-            let taken = self.stand_ins.tell(&format!("take?queue={}&max={room}", self.queue)).await?;
+            let taken = self.services.tell(&format!("take?queue={}&max={room}", self.queue)).await?;
             batch.extend(serde_json::from_str::<Vec<String>>(&taken)?);
             let waited = if batch.is_empty() {
                 no_more
@@ -309,26 +309,26 @@ fn came_back(batch: Vec<String>, answer: &[u8]) -> Outcome<Vec<String>> {
 }
 
 /// One line per row, in the order of the rows, each completed and called for once; nothing is left in a queue.
-async fn verify(stand_ins: &StandIns, rows: u64, counts: &BTreeMap<String, Counts>) -> Outcome<()> {
+async fn verify(services: &FakeServices, rows: u64, counts: &BTreeMap<String, Counts>) -> Outcome<()> {
     let calls: u64 = counts.values().map(|counts| counts.calls).sum();
     if calls != rows {
         return Err(format!("{calls} paid calls for {rows} rows").into());
     }
     for queue in ["rows", "retry", "merge"] {
-        let left = stand_ins.tell(&format!("take?queue={queue}&max=3")).await?;
+        let left = services.tell(&format!("take?queue={queue}&max=3")).await?;
         if left != "[]" {
             return Err(format!("messages are left in {queue}: {left}").into());
         }
     }
     let catalog = Catalog::of(KEY).ok_or("no catalog")?;
-    let latest = stand_ins.object(&Manifests::of(&catalog, &samples::job()).latest()).await?;
+    let latest = services.object(&Manifests::of(&catalog, &samples::job()).latest()).await?;
     let latest: Latest = serde_json::from_str(&latest)?;
-    let text = stand_ins.object(&latest.summary).await?;
+    let text = services.object(&latest.summary).await?;
     let summary: Summary = serde_json::from_str(&text)?;
     if summary.status != Status::Complete || summary.counts.completed != rows {
         return Err(format!("not complete: {text}").into());
     }
-    let mut manifest = stand_ins.http.get(format!("{}/{BUCKET}/{}", stand_ins.url, latest.manifest)).send().await?;
+    let mut manifest = services.http.get(format!("{}/{BUCKET}/{}", services.url, latest.manifest)).send().await?;
     let (mut line, mut row) = (Vec::new(), 0);
     while let Some(chunk) = manifest.chunk().await? {
         for piece in chunk.split_inclusive(|&byte| byte == b'\n') {

@@ -22,10 +22,10 @@ use tokio::time::Instant;
 
 use crate::{
     Outcome, events,
+    fake_services::Counts,
     lambda::Lambda,
     process::{Process, Usage},
     report::Report,
-    stand_ins::Counts,
 };
 
 /// Flags of `bench run`.
@@ -93,21 +93,21 @@ struct Bench {
     dir: TempDir,
     /// Beside the results, because the directory for temporary files is in memory on many machines.
     disk: PathBuf,
-    stand_ins: StandIns,
+    services: FakeServices,
     report: Report,
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what it is for")]
 pub(crate) async fn run(args: RunArgs) -> Outcome<()> {
     let dir = tempfile::Builder::new().prefix("packshot-bench-").tempdir()?;
-    let stand_ins = StandIns::start(dir.path(), &[]).await?;
+    let services = FakeServices::start(dir.path(), &[]).await?;
     let binaries = std::path::absolute(&args.binaries)?;
     let bootstraps = args.bootstraps.map(std::path::absolute).transpose()?;
     let disk = std::path::absolute(args.json.parent().unwrap_or(Path::new(".")))?;
     std::fs::create_dir_all(&disk)?;
     // A file that is not there is said now, not in a quarter of an hour.
     let before = args.compare.as_deref().map(Report::read).transpose()?;
-    let mut bench = Bench { size: args.size, binaries, bootstraps, dir, disk, stand_ins, report: Report::default() };
+    let mut bench = Bench { size: args.size, binaries, bootstraps, dir, disk, services, report: Report::default() };
     let all = Instant::now();
     for &group in Group::value_variants() {
         if !args.only.is_empty() && !args.only.contains(&group) {
@@ -159,10 +159,10 @@ impl Bench {
         Ok(path)
     }
 
-    /// Runs one of [`crate::pieces`] to its end. CPU and time are of the piece itself, without the start of its process.
-    async fn piece(&self, arguments: &[&str]) -> Outcome<Usage> {
-        let arguments = [&["piece"], arguments].concat();
-        let process = Process::start(&std::env::current_exe()?, &arguments, &self.stand_ins.environment, self.dir())?;
+    /// Runs one of [`crate::baselines`] to its end. CPU and time are of the piece itself, without the start of its process.
+    async fn baseline(&self, arguments: &[&str]) -> Outcome<Usage> {
+        let arguments = [&["baseline"], arguments].concat();
+        let process = Process::start(&std::env::current_exe()?, &arguments, &self.services.environment, self.dir())?;
         let log = process.log();
         let whole = process.finish(&[0]).await?;
         let text = std::fs::read_to_string(log)?;
@@ -173,7 +173,7 @@ impl Bench {
 
     /// Starts a function as `cargo build --release` made it, with further variables.
     async fn function(&self, name: &str, variables: &[(&str, &str)]) -> Outcome<Lambda> {
-        let mut environment = self.stand_ins.environment.clone();
+        let mut environment = self.services.environment.clone();
         environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Lambda::start(&self.binaries.join(name), &[], &environment, self.dir()).await
     }
@@ -181,11 +181,11 @@ impl Bench {
     /// Drops a catalog and lets the splitter send it. The bucket holds nothing else afterwards, and its job.
     async fn split(&self, rows: u64, variables: &[(&str, &str)]) -> Outcome<crate::lambda::Invocation> {
         let key = "incoming/bench.csv";
-        self.stand_ins.tell("reset").await?;
-        self.stand_ins.tell(&format!("load?key={key}&file={}", self.catalog(rows)?.display())).await?;
+        self.services.tell("reset").await?;
+        self.services.tell(&format!("load?key={key}&file={}", self.catalog(rows)?.display())).await?;
         let mut splitter = self.function("splitter", variables).await?;
         let split = splitter.invoke(events::split(key)).await?;
-        let sent = self.stand_ins.counted(|counts| counts.messages).await?;
+        let sent = self.services.counted(|counts| counts.messages).await?;
         if sent != rows {
             return Err(format!("the splitter sent {sent} messages of {rows} rows").into());
         }
@@ -194,18 +194,18 @@ impl Bench {
 }
 
 /// The stand-ins, in a process of their own, so that their work is not counted as ours.
-struct StandIns {
+struct FakeServices {
     child: Child,
     url: String,
     environment: Vec<(String, String)>,
     http: reqwest::Client,
 }
 
-impl StandIns {
+impl FakeServices {
     async fn start(dir: &Path, arguments: &[&str]) -> Outcome<Self> {
         let dir = dir.display().to_string();
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["stand-ins", "--dir", &dir]).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["fake-services", "--dir", &dir]).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let output = child.stdout.take().ok_or("no output")?;
         let mut environment = Vec::new();
@@ -243,12 +243,12 @@ impl StandIns {
     }
 
     async fn object(&self, key: &str) -> Outcome<String> {
-        let answer = self.http.get(format!("{}/{}/{key}", self.url, crate::stand_ins::BUCKET)).send().await?;
+        let answer = self.http.get(format!("{}/{}/{key}", self.url, crate::fake_services::BUCKET)).send().await?;
         Ok(answer.error_for_status()?.text().await?)
     }
 }
 
-impl Drop for StandIns {
+impl Drop for FakeServices {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -28,7 +28,7 @@ const BYTES_PER_ROW: u64 = 20_000;
 pub(super) async fn measure(bench: &mut Bench) -> Outcome<()> {
     let rows = bench.size.pick(1_000, 10_000, 10_000);
     let place = Place::with_room_for(rows);
-    bench.stand_ins.tell(&format!("latency?ms={LATENCY_MS}")).await?;
+    bench.services.tell(&format!("latency?ms={LATENCY_MS}")).await?;
     for (concurrency, target) in CONCURRENCY {
         let ideal = ideal(rows, concurrency);
         // Where the ideal is a minute and a half, chance is small.
@@ -102,7 +102,7 @@ async fn at_once(bench: &Bench, place: Place, rows: u64, concurrency: u64, times
 }
 
 async fn memory(bench: &mut Bench) -> Outcome<()> {
-    bench.stand_ins.tell("latency?ms=0").await?;
+    bench.services.tell("latency?ms=0").await?;
     let rows = bench.size.pick(10_000, 100_000, 1_000_000);
     let run = packshot_run(bench, Place::with_room_for(rows), rows, 64).await?;
     let allowed = 64.0 + (64 * rows) as f64 / 1_048_576.0;
@@ -146,5 +146,5 @@ async fn packshot_run(bench: &Bench, place: Place, rows: u64, concurrency: u64) 
     let concurrency = concurrency.to_string();
     let arguments = ["run", &catalog, "--out", &out, "--no-archive", "--concurrency", &concurrency];
     let program = bench.binaries.join("packshot");
-    Process::start(&program, &arguments, &bench.stand_ins.environment, bench.dir())?.finish(&[0]).await
+    Process::start(&program, &arguments, &bench.services.environment, bench.dir())?.finish(&[0]).await
 }

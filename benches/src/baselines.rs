@@ -31,11 +31,11 @@ use packshot_pipeline::{
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use tokio::time::Instant;
 
-use crate::{Outcome, stand_ins::BUCKET};
+use crate::{Outcome, fake_services::BUCKET};
 
-/// `bench piece`.
+/// `bench baseline`.
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Piece {
+pub(crate) enum Baseline {
     /// Floor: every record of a file, by `csv`.
     Csv { file: PathBuf },
     /// Floor: the same, and a message of each, by `serde_json`.
@@ -57,13 +57,13 @@ pub(crate) enum Piece {
 /// Does the piece and prints what it took, in microseconds: of CPU, and by the clock. The start of the process is not counted,
 /// because that of a function is not either.
 #[expect(clippy::print_stdout, reason = "the harness reads it")]
-pub(crate) async fn run(piece: Piece) -> Outcome<()> {
+pub(crate) async fn run(baseline: Baseline) -> Outcome<()> {
     let clients = Clients::new().await;
-    if let Some(warm_up) = piece.warm_up() {
+    if let Some(warm_up) = baseline.warm_up() {
         clients.work(warm_up).await?;
     }
     let (cpu, begun) = (cpu_time()?, Instant::now());
-    clients.work(piece).await?;
+    clients.work(baseline).await?;
     println!("{} {}", (cpu_time()? - cpu).as_micros(), begun.elapsed().as_micros());
     Ok(())
 }
@@ -72,7 +72,7 @@ fn cpu_time() -> Outcome<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
 
-impl Piece {
+impl Baseline {
     /// What is compared with a function that runs already has its connections open, too.
     fn warm_up(&self) -> Option<Self> {
         match self {
@@ -110,9 +110,9 @@ impl Clients {
         }
     }
 
-    async fn work(&self, piece: Piece) -> Outcome<()> {
-        match piece {
-            Piece::Csv { file } => {
+    async fn work(&self, baseline: Baseline) -> Outcome<()> {
+        match baseline {
+            Baseline::Csv { file } => {
                 let mut reader = csv::Reader::from_path(file)?;
                 let (mut record, mut bytes) = (ByteRecord::new(), 0);
                 while reader.read_byte_record(&mut record)? {
@@ -121,24 +121,24 @@ impl Clients {
                 std::hint::black_box(bytes);
                 Ok(())
             }
-            Piece::Message { file } => messages(&file)?.try_for_each(|message| {
+            Baseline::Message { file } => messages(&file)?.try_for_each(|message| {
                 std::hint::black_box(message?);
                 Ok(())
             }),
-            Piece::Validate { file } => validate_file(file).await,
-            Piece::Send { file, queue_url, in_flight } => self.send(&file, &queue_url, in_flight).await,
-            Piece::Put { count, in_flight } => {
+            Baseline::Validate { file } => validate_file(file).await,
+            Baseline::Send { file, queue_url, in_flight } => self.send(&file, &queue_url, in_flight).await,
+            Baseline::Put { count, in_flight } => {
                 all(in_flight, (0..count).map(|n| self.put(format!("put/{n:09}"), 500).boxed_local())).await
             }
-            Piece::Get { job, count, in_flight } => {
+            Baseline::Get { job, count, in_flight } => {
                 let job = JobId::parse(&job).ok_or("no job id")?;
                 let key = |row| keys::result(&job, row, &samples::sku(row));
                 all(in_flight, (1..=count).map(|row| self.get(key(row)).boxed_local())).await
             }
-            Piece::Call { url, count, in_flight } => {
+            Baseline::Call { url, count, in_flight } => {
                 all(in_flight, (0..count).map(|n| self.call(&url, n).boxed_local())).await
             }
-            Piece::Generate { url, count, in_flight } => {
+            Baseline::Generate { url, count, in_flight } => {
                 all(in_flight, (0..count).map(|n| self.generate(&url, n).boxed_local())).await
             }
         }

@@ -27,7 +27,7 @@ const QUEUES: &str = "000000000000";
 
 /// Flags of `bench stand-ins`.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct StandInsArgs {
+pub(crate) struct FakeServicesArgs {
     /// Port of plain HTTP on 127.0.0.1; the next two are TLS (AWS) and TLS with HTTP/2 (images API). 0 takes free ones.
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -90,7 +90,7 @@ impl Counters {
 
 /// Serves until the process is ended. Prints the environment that leads a function or the command to the stand-ins, one
 /// variable a line, and an empty line when all ports are open.
-pub(crate) async fn serve(args: StandInsArgs) -> Outcome<()> {
+pub(crate) async fn serve(args: FakeServicesArgs) -> Outcome<()> {
     let certificates = tls::make(&args.dir)?;
     let state = Arc::new(State::default());
     state.images.set_latency(args.latency_ms);
