@@ -1,4 +1,7 @@
-//! `bench`: the real binaries beside their floors, in one run. See benches/README.md.
+//! `bench`: measures the real binaries and their baselines in the same run. See benches/README.md.
+//!
+//! Imports run one way: this file and [`cases`] use everything below; [`manual`], [`baselines`] and [`fake_services`] do not
+//! know each other; [`lambda`], [`process`], [`events`], [`report`] and [`plot`] are at the bottom.
 
 mod baselines;
 mod cases;
@@ -6,6 +9,7 @@ mod events;
 mod fake_services;
 mod lambda;
 mod manual;
+mod outcome;
 mod plot;
 mod process;
 mod report;
@@ -14,10 +18,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Whatever goes wrong ends the measurement; the text says what it was.
-type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use crate::outcome::Outcome;
 
-/// Measures packshot beside its floors.
+/// Measures packshot and compares it with its baselines.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -26,18 +29,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure, print the table, write it as JSON.
+    /// Measure all cases, print a table, write it as JSON.
     Run(cases::RunArgs),
-    /// Bring one large catalog through all three functions; print what each stage took, draw memory and CPU over time.
+    /// Process one large catalog with all three functions; print what each stage took, draw memory and CPU over time.
     Million(cases::million::MillionArgs),
-    /// Serve S3, SQS and the images API on loopback until the process is ended; prints the environment that leads there.
+    /// Serve fake S3, SQS and images API on loopback until the process is ended; print the environment that points to them.
     #[command(alias = "stand-ins")]
     FakeServices(fake_services::FakeServicesArgs),
-    /// Invoke one function, with the environment of this process, and say what it used.
+    /// Invoke one function in the environment of this process, and print what it used.
     Lambda(manual::LambdaArgs),
-    /// Write a catalog.
+    /// Write a sample catalog.
     Catalog(manual::CatalogArgs),
-    /// Do the work of one baseline and end; the harness measures the process.
+    /// Run one baseline and print its CPU and wall-clock time; the harness uses this.
     #[command(subcommand, alias = "piece")]
     Baseline(baselines::Baseline),
 }
@@ -68,7 +71,7 @@ fn start(command: Command) -> Outcome<()> {
                 Command::Baseline(baseline) => baselines::run(baseline).await,
             }
         };
-        // Whoever is interrupted puts away its files, processes and control groups.
+        // An interrupt ends the work by dropping it, which removes temporary files, child processes and control groups.
         tokio::select! {
             outcome = work => outcome,
             _ = tokio::signal::ctrl_c() => Err("interrupted".into()),

@@ -1,8 +1,11 @@
-//! The splitter beside the SDK that it sends with, its first pass beside `csv`, and its memory.
+//! The splitter: its first pass beside `csv`, both passes and sending beside the SDK alone, and its memory.
 
-use super::{Bench, median_of, mib};
+use super::{
+    context::Bench,
+    statistics::{median_of, mib},
+};
 use crate::{
-    Outcome,
+    outcome::Outcome,
     process::Usage,
     report::{Case, Target},
 };
@@ -56,9 +59,9 @@ async fn sending(bench: &mut Bench) -> Outcome<()> {
     for _ in 0..bench.size.runs() {
         ours.push(bench.split(rows, &[]).await?);
         floors.push(bench.baseline(&["send", &file, &queue, IN_FLIGHT]).await?);
-        let sent = bench.services.counted(|counts| counts.messages).await?;
+        let sent = bench.services.count(|counts| counts.messages).await?;
         if sent != rows {
-            return Err(format!("the floor sent {sent} messages of {rows}").into());
+            return Err(format!("the baseline sent {sent} messages of {rows}").into());
         }
     }
     let micros = |seconds: f64| seconds * 1e6 / rows as f64;
@@ -91,7 +94,7 @@ async fn sending(bench: &mut Bench) -> Outcome<()> {
 
 async fn memory(bench: &mut Bench) -> Outcome<()> {
     for rows in [bench.size.pick(50_000, 1_000_000, 1_000_000), bench.size.pick(100_000, 5_000_000, 5_000_000)] {
-        // Without TLS: it costs time, and the memory is the same.
+        // Without TLS, which takes time and does not change the memory.
         let url = bench.services.url.clone();
         let split = bench.split(rows, &[("AWS_ENDPOINT_URL", &url)]).await?;
         let allowed = 64.0 + (32 * rows) as f64 / 1_048_576.0;

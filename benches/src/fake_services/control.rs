@@ -1,24 +1,27 @@
-//! What the harness, or a person with curl, tells the stand-ins.
+//! Commands to the fake services, from the harness or from a person with curl.
 //!
-//! | request | what happens |
+//! | request | effect |
 //! | --- | --- |
-//! | `/_bench/load?key=K&file=F` | the file F of this machine becomes the object K |
-//! | `/_bench/results` | every row of the job whose `job.json` is there gets a completed result; answers with its id |
-//! | `/_bench/latency?ms=N` | the images API answers after N ms |
-//! | `/_bench/counts` | what was asked for since the last time, by access key, as JSON; counting begins anew |
-//! | `/_bench/take?queue=Q&max=N` | the next messages of `rows`, `retry` or `merge`, as JSON; they are gone then |
-//! | `/_bench/reset` | forgets everything but `incoming/` |
+//! | `/_bench/load?key=K&file=F` | stores the local file F as the object K |
+//! | `/_bench/results` | stores a completed result for every row of the job whose `job.json` is in the bucket; answers with its id |
+//! | `/_bench/latency?ms=N` | makes the images API answer after N ms |
+//! | `/_bench/counts` | answers with the counts since the last time, by access key, as JSON, and resets them |
+//! | `/_bench/take?queue=Q&max=N` | removes up to N messages of the queue `rows`, `retry` or `merge` and answers with them as JSON |
+//! | `/_bench/reset` | removes all messages and counts, and all objects outside `incoming/` |
 
 use hyper::StatusCode;
 
-use super::{State, fill, server};
+use super::{
+    answer::{self, Answer},
+    fill,
+    query::Query,
+    state::State,
+};
 
-pub(super) fn answer(state: &State, what: &str, query: &str) -> server::Answer {
-    let value = |name: &str| {
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.into_iter().find(|(found, _)| *found == name).map(|(_, value)| value.to_owned()).unwrap_or_default()
-    };
-    let done = match what {
+pub(super) fn answer(state: &State, command: &str, query: &str) -> Answer {
+    let query = Query::parse(query);
+    let value = |name: &str| query.get(name).unwrap_or_default();
+    let done = match command {
         "load" => match std::fs::read(value("file")) {
             Ok(bytes) => {
                 state.bucket.put(value("key"), bytes.into());
@@ -43,10 +46,10 @@ pub(super) fn answer(state: &State, what: &str, query: &str) -> server::Answer {
             state.counters.take();
             Ok(String::new())
         }
-        _ => return server::unknown(what),
+        _ => return answer::unsupported(command),
     };
     match done {
-        Ok(text) => server::status(StatusCode::OK, text),
-        Err(problem) => server::status(StatusCode::BAD_REQUEST, problem),
+        Ok(text) => answer::status(StatusCode::OK, text),
+        Err(problem) => answer::status(StatusCode::BAD_REQUEST, problem),
     }
 }

@@ -1,31 +1,36 @@
-//! S3, SQS, Secrets Manager and the images API on loopback: as fast as possible and exactly as true as the product needs.
-//! Unlike the demo API and the local AWS of the tests they check nothing; what they do not know they answer with 501.
+//! Fake S3, SQS, Secrets Manager and images API on loopback, fast enough to measure against. They run in a process of
+//! their own (`bench fake-services`) and keep everything in memory. They implement only what the product uses, with the
+//! semantics that it relies on: preconditions, ranges, ordered listings. They verify no signature and no parameter; a
+//! request that they do not support gets 501. For correctness tests use the demo API and the local AWS instead.
+//!
+//! From bottom to top: [`answer`], [`query`] and [`counters`]; the services [`bucket`], [`queues`] and [`images`], which
+//! do not know each other; [`state`], which holds them; [`control`] and [`server`]; this module, which opens the ports.
 
+mod answer;
 mod bucket;
+mod client;
 mod control;
+mod counters;
 mod fill;
 mod images;
+mod query;
 mod queues;
 mod server;
+mod state;
 mod tls;
 
-use std::{
-    collections::BTreeMap,
-    io::Write as _,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io::Write as _, path::PathBuf, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use packshot_benches::samples::BUCKET;
 use tokio::net::TcpListener;
 
-use crate::Outcome;
+pub(crate) use self::{client::FakeServices, counters::Counts};
+use crate::outcome::Outcome;
 
-/// The bucket that the functions are told.
-pub(crate) const BUCKET: &str = "bench";
-const QUEUES: &str = "000000000000";
+/// The account in the queues' URLs.
+const ACCOUNT: &str = "000000000000";
 
-/// Flags of `bench stand-ins`.
+/// Flags of `bench fake-services`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct FakeServicesArgs {
     /// Port of plain HTTP on 127.0.0.1; the next two are TLS (AWS) and TLS with HTTP/2 (images API). 0 takes free ones.
@@ -34,7 +39,7 @@ pub(crate) struct FakeServicesArgs {
     /// Milliseconds until the images API answers.
     #[arg(long, default_value_t = 50)]
     latency_ms: u64,
-    /// Keep the messages, so that ReceiveMessage has something to give, and tell the queue `merge` of every result.
+    /// Keep messages for ReceiveMessage, and send an event to the queue `merge` for every result that is stored.
     #[arg(long)]
     keep_messages: bool,
     /// Where the certificate is written.
@@ -42,57 +47,11 @@ pub(crate) struct FakeServicesArgs {
     dir: PathBuf,
 }
 
-/// Everything behind the three ports.
-#[derive(Default)]
-struct State {
-    bucket: bucket::Bucket,
-    queues: queues::Queues,
-    images: images::Images,
-    counters: Counters,
-}
-
-/// What has been asked for since the last time, by the access key that signed it. Paid calls and connections are nobody's.
-#[derive(Default)]
-struct Counters(Mutex<BTreeMap<String, Counts>>);
-
-/// Of one caller, or of all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Counts {
-    pub(crate) puts: u64,
-    pub(crate) gets: u64,
-    pub(crate) heads: u64,
-    pub(crate) lists: u64,
-    /// Requests of multipart uploads.
-    pub(crate) multipart: u64,
-    /// Requests to queues.
-    pub(crate) queue_calls: u64,
-    /// Messages that came in.
-    pub(crate) messages: u64,
-    /// Paid calls.
-    pub(crate) calls: u64,
-    /// Connections that were opened, of any kind.
-    pub(crate) connections: u64,
-}
-
-impl Counters {
-    fn add(&self, caller: &str, add: impl FnOnce(&mut Counts)) {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match counted.get_mut(caller) {
-            Some(counts) => add(counts),
-            None => add(counted.entry(caller.to_owned()).or_default()),
-        }
-    }
-
-    fn take(&self) -> BTreeMap<String, Counts> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Serves until the process is ended. Prints the environment that leads a function or the command to the stand-ins, one
-/// variable a line, and an empty line when all ports are open.
+/// Serves until the process is ended. When all ports are open, prints the environment that a function or the command needs
+/// to reach the services: one variable a line, and an empty line at the end.
 pub(crate) async fn serve(args: FakeServicesArgs) -> Outcome<()> {
-    let certificates = tls::make(&args.dir)?;
-    let state = Arc::new(State::default());
+    let certificates = tls::certificates(&args.dir)?;
+    let state = Arc::new(state::State::default());
     state.images.set_latency(args.latency_ms);
     state.queues.keep(args.keep_messages);
     let port = |offset| if args.port == 0 { 0 } else { args.port + offset };
@@ -103,6 +62,8 @@ pub(crate) async fn serve(args: FakeServicesArgs) -> Outcome<()> {
     let aws_url = format!("https://localhost:{}", aws.local_addr()?.port());
     let api_url = format!("https://localhost:{}", api.local_addr()?.port());
     print_environment(&[
+        ("FAKE_SERVICES_URL", plain_url.clone()),
+        // The name before this one, for scripts that read it.
         ("STAND_INS_URL", plain_url.clone()),
         ("AWS_ENDPOINT_URL", aws_url.clone()),
         ("AWS_REGION", "us-east-1".into()),
@@ -111,8 +72,8 @@ pub(crate) async fn serve(args: FakeServicesArgs) -> Outcome<()> {
         ("AWS_EC2_METADATA_DISABLED", "true".into()),
         ("SSL_CERT_FILE", certificates.trust.display().to_string()),
         ("BUCKET", BUCKET.into()),
-        ("ROWS_QUEUE_URL", format!("{aws_url}/{QUEUES}/rows")),
-        ("RETRY_QUEUE_URL", format!("{aws_url}/{QUEUES}/retry")),
+        ("ROWS_QUEUE_URL", format!("{aws_url}/{ACCOUNT}/rows")),
+        ("RETRY_QUEUE_URL", format!("{aws_url}/{ACCOUNT}/retry")),
         ("API_KEY_SECRET_ARN", queues::SECRET_ARN.into()),
         ("API_BASE_URL", api_url),
         ("ARCHIVE_IMAGES", "false".into()),
