@@ -1,4 +1,5 @@
-//! One bucket: objects in memory, whole or in parts, with preconditions and listings.
+//! S3 with one bucket: a sorted map of objects in memory. PUT, GET with a range, HEAD, listings and multipart uploads, with
+//! the preconditions `If-Match` and `If-None-Match`.
 
 use std::{
     collections::BTreeMap,
@@ -13,12 +14,17 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use hyper::{
     HeaderMap, Method, StatusCode,
-    header::{ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE},
+    header::{ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH, LAST_MODIFIED, RANGE},
     http::request::Parts,
 };
+use packshot_benches::samples::BUCKET;
 use percent_encoding::percent_decode_str;
 
-use super::{BUCKET, Counters, server};
+use super::{
+    answer::{self, Answer},
+    counters::Counters,
+    query::Query,
+};
 
 const MODIFIED: &str = "Sun, 01 Mar 2026 12:00:00 GMT";
 const MODIFIED_ISO: &str = "2026-03-01T12:00:00.000Z";
@@ -54,31 +60,33 @@ impl Bucket {
         self.objects().insert(key, Object { body, etag });
     }
 
-    /// Removes what does not stand under `incoming/`.
+    /// Removes all objects outside `incoming/`.
     pub(super) fn clear(&self) {
         self.objects().retain(|key, _| key.starts_with("incoming/"));
         self.uploads().clear();
     }
 
-    /// The first key under a prefix that ends like this.
+    /// The first key with this prefix and this end.
     pub(super) fn find(&self, prefix: &str, end: &str) -> Option<String> {
         let objects = self.objects();
         let mut keys = objects.range(prefix.to_owned()..).map(|(key, _)| key);
         keys.by_ref().take_while(|key| key.starts_with(prefix)).find(|key| key.ends_with(end)).cloned()
     }
 
-    pub(super) fn answer(&self, counters: &Counters, caller: &str, head: &Parts, body: Bytes) -> server::Answer {
+    pub(super) fn answer(&self, counters: &Counters, caller: &str, head: &Parts, body: Bytes) -> Answer {
         let path = head.uri.path().trim_start_matches('/');
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         if bucket != BUCKET {
             return failure(StatusCode::NOT_FOUND, "NoSuchBucket");
         }
-        let Ok(key) = percent_decode_str(key).decode_utf8() else { return server::unknown("a key that is no UTF-8") };
-        let query = Query::of(head.uri.query().unwrap_or_default());
+        let Ok(key) = percent_decode_str(key).decode_utf8() else {
+            return answer::unsupported("a key that is not UTF-8");
+        };
+        let query = Query::parse(head.uri.query().unwrap_or_default());
         match (&head.method, query.get("uploadId")) {
             (&Method::PUT, None) => {
                 counters.add(caller, |counts| counts.puts += 1);
-                // As it came it is a slice of the connection's buffer, and would keep all of that.
+                // The body is a slice of the connection's buffer; without the copy the object would keep the whole buffer.
                 self.write(&key, Bytes::copy_from_slice(&body), &head.headers, |etag| stored(&etag))
             }
             (&Method::GET, None) if key.is_empty() && query.get("list-type").is_some() => {
@@ -92,9 +100,9 @@ impl Bucket {
             (&Method::HEAD, None) => {
                 counters.add(caller, |counts| counts.heads += 1);
                 match self.objects().get(&*key) {
-                    // The answer to HEAD names the length of what it does not send; hyper keeps the body back.
+                    // HEAD needs the length of the body, which hyper takes from it; hyper does not send the body itself.
                     Some(object) => found(StatusCode::OK, object.body.clone(), &object.etag),
-                    None => server::status(StatusCode::NOT_FOUND, ""),
+                    None => answer::status(StatusCode::NOT_FOUND, ""),
                 }
             }
             (&Method::POST, None) if query.get("uploads").is_some() => {
@@ -137,19 +145,13 @@ impl Bucket {
             }
             (&Method::DELETE, Some(upload)) => {
                 self.uploads().remove(&upload);
-                server::status(StatusCode::NO_CONTENT, "")
+                answer::status(StatusCode::NO_CONTENT, "")
             }
-            _ => server::unknown(&format!("{} {}", head.method, head.uri)),
+            _ => answer::unsupported(&format!("{} {}", head.method, head.uri)),
         }
     }
 
-    fn write(
-        &self,
-        key: &str,
-        body: Bytes,
-        headers: &HeaderMap,
-        answer: impl FnOnce(String) -> server::Answer,
-    ) -> server::Answer {
+    fn write(&self, key: &str, body: Bytes, headers: &HeaderMap, stored: impl FnOnce(String) -> Answer) -> Answer {
         let etag = etag(&body);
         let mut objects = self.objects();
         let seen = objects.get(key).map(|object| object.etag.as_str());
@@ -165,26 +167,26 @@ impl Bucket {
         }
         objects.insert(key.to_owned(), Object { body, etag: etag.clone() });
         drop(objects);
-        answer(etag)
+        stored(etag)
     }
 
-    fn read(&self, key: &str, headers: &HeaderMap) -> server::Answer {
+    fn read(&self, key: &str, headers: &HeaderMap) -> Answer {
         let Some(Object { body, etag }) = self.objects().get(key).cloned() else {
             return failure(StatusCode::NOT_FOUND, "NoSuchKey");
         };
         match headers.get(RANGE) {
             None => found(StatusCode::OK, body, &etag),
-            Some(range) => match from_to(range, body.len()) {
+            Some(range) => match byte_range(range, body.len()) {
                 Some((from, to)) => found(StatusCode::PARTIAL_CONTENT, body.slice(from..to), &etag),
-                None => server::unknown("this range"),
+                None => answer::unsupported("this range"),
             },
         }
     }
 
-    fn list(&self, query: &Query) -> server::Answer {
+    fn list(&self, query: &Query) -> Answer {
         const KNOWN: [&str; 5] = ["list-type", "max-keys", "prefix", "start-after", "encoding-type"];
-        if let Some((name, _)) = query.0.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
-            return server::unknown(&format!("{name} in a listing"));
+        if let Some(name) = query.other_than(&KNOWN) {
+            return answer::unsupported(&format!("{name} in a listing"));
         }
         let prefix = query.get("prefix").unwrap_or_default();
         let limit = query.get("max-keys").and_then(|limit| limit.parse().ok()).unwrap_or(1_000);
@@ -195,7 +197,7 @@ impl Bucket {
         let objects = self.objects();
         let mut under = objects.range((begin, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(&prefix));
         let mut text = String::from("<ListBucketResult>");
-        // The keys of the samples have nothing in them that XML would have to escape.
+        // No escaping: the keys of the samples have no character that XML reserves.
         for (key, object) in under.by_ref().take(limit) {
             text.push_str(&format!(
                 "<Contents><Key>{key}</Key><LastModified>{MODIFIED_ISO}</LastModified><ETag>&quot;{}&quot;</ETag>\
@@ -210,67 +212,43 @@ impl Bucket {
     }
 }
 
-/// `bytes=A-` or `bytes=A-B`.
-fn from_to(range: &HeaderValue, length: usize) -> Option<(usize, usize)> {
+/// Parses `bytes=A-` or `bytes=A-B`.
+fn byte_range(range: &HeaderValue, length: usize) -> Option<(usize, usize)> {
     let (from, to) = range.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
     let from: usize = from.parse().ok()?;
     let to = if to.is_empty() { length } else { to.parse::<usize>().ok()?.saturating_add(1).min(length) };
     (from <= to).then_some((from, to))
 }
 
-struct Query(Vec<(String, String)>);
-
-impl Query {
-    fn of(text: &str) -> Self {
-        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let pairs = text.split('&').filter(|pair| !pair.is_empty());
-        Self(
-            pairs
-                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-                .map(|(n, v)| (n.to_owned(), decode(v)))
-                .collect(),
-        )
-    }
-
-    fn get(&self, name: &str) -> Option<String> {
-        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
-    }
-}
-
-/// The same bytes have the same ETag, as on S3; no MD5, because nobody compares it.
+/// Equal bytes get the same ETag, as on S3. A hash that is cheaper than MD5 is enough: no client computes it.
 fn etag(body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write(body);
     format!("{:016x}{:016x}", hasher.finish(), body.len())
 }
 
-fn stored(etag: &str) -> server::Answer {
-    let mut answer = server::status(StatusCode::OK, "");
-    set(&mut answer, ETAG, &format!("\"{etag}\""));
+fn stored(etag: &str) -> Answer {
+    with_etag(answer::status(StatusCode::OK, ""), etag)
+}
+
+fn found(code: StatusCode, body: Bytes, etag: &str) -> Answer {
+    let mut answer = with_etag(answer::status(code, body), etag);
+    answer.headers_mut().insert(LAST_MODIFIED, HeaderValue::from_static(MODIFIED));
     answer
 }
 
-fn found(code: StatusCode, body: Bytes, etag: &str) -> server::Answer {
-    let mut answer = server::status(code, body);
-    set(&mut answer, ETAG, &format!("\"{etag}\""));
-    answer.headers_mut().insert("last-modified", HeaderValue::from_static(MODIFIED));
-    answer
-}
-
-fn set(answer: &mut server::Answer, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        answer.headers_mut().insert(name, value);
+fn with_etag(mut answer: Answer, etag: &str) -> Answer {
+    if let Ok(value) = HeaderValue::from_str(&format!("\"{etag}\"")) {
+        answer.headers_mut().insert(ETAG, value);
     }
-}
-
-fn xml(text: String) -> server::Answer {
-    let mut answer = server::status(StatusCode::OK, text);
-    answer.headers_mut().insert("content-type", HeaderValue::from_static("application/xml"));
     answer
 }
 
-fn failure(code: StatusCode, word: &str) -> server::Answer {
-    let mut answer = xml(format!("<Error><Code>{word}</Code><Message>{word}</Message></Error>"));
-    *answer.status_mut() = code;
-    answer
+fn xml(text: String) -> Answer {
+    answer::typed(StatusCode::OK, "application/xml", text)
+}
+
+fn failure(code: StatusCode, word: &str) -> Answer {
+    let text = format!("<Error><Code>{word}</Code><Message>{word}</Message></Error>");
+    answer::typed(code, "application/xml", text)
 }

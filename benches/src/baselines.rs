@@ -1,10 +1,10 @@
-//! What is measured as a process of its own: the floors, and of our own code what no binary runs alone. Each does its work
-//! as plainly as the libraries allow, on one thread as the functions do.
+//! The baselines: the same work as a function's, done by the libraries alone and in the shortest way. What a baseline takes is
+//! the floor that a report names. Also the one part of the product that is measured apart from its binary, the validation.
+//! The harness runs each as a process of its own (`bench baseline`), on one thread as the functions do.
 
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use aws_config::BehaviorVersion;
@@ -14,15 +14,15 @@ use csv::ByteRecord;
 use futures::{
     FutureExt as _, StreamExt as _, TryStreamExt as _, future::LocalBoxFuture, stream, stream::FuturesUnordered,
 };
-use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use packshot_aws::clock::SystemClock;
-use packshot_benches::samples;
+use packshot_benches::samples::{self, BUCKET, CATALOG_KEY};
 use packshot_pipeline::{
     catalog::reader::CatalogReader,
     model::{
         etag::Etag,
         job::Source,
-        keys::{self, Catalog, JobId},
+        keys::{self, JobId},
     },
     ports::{Clock as _, StoreError},
     settings::SplitSettings,
@@ -31,49 +31,45 @@ use packshot_pipeline::{
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use tokio::time::Instant;
 
-use crate::{Outcome, stand_ins::BUCKET};
+use crate::{outcome::Outcome, process};
 
-/// `bench piece`.
+/// `bench baseline`.
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Piece {
-    /// Floor: every record of a file, by `csv`.
+pub(crate) enum Baseline {
+    /// Read every record of a file, by `csv`.
     Csv { file: PathBuf },
-    /// Floor: the same, and a message of each, by `serde_json`.
+    /// The same, and build a message of each record, by `serde_json`.
     Message { file: PathBuf },
-    /// Ours: the splitter's first pass over a file.
+    /// Not a baseline: the splitter's own first pass over a file.
     Validate { file: PathBuf },
-    /// Floor: records, messages, and SendMessageBatch by ten.
+    /// Read records, build messages, and send them by SendMessageBatch, ten at a time.
     Send { file: PathBuf, queue_url: String, in_flight: usize },
-    /// Floor: PutObject of 500 bytes.
+    /// PutObject of 500 bytes.
     Put { count: u64, in_flight: usize },
-    /// Floor: GetObject of the results of a job.
+    /// GetObject of the results of a job.
     Get { job: String, count: u64, in_flight: usize },
-    /// Floor: one call of the images API after the other, so many at once.
+    /// Call the images API.
     Call { url: String, count: u64, in_flight: usize },
-    /// Floor: of each row a claim, a call, an outcome and a result.
+    /// For each row: PutObject of a claim, a call of the images API, PutObject of the outcome and of the result.
     Generate { url: String, count: u64, in_flight: usize },
 }
 
-/// Does the piece and prints what it took, in microseconds: of CPU, and by the clock. The start of the process is not counted,
-/// because that of a function is not either.
+/// Runs a baseline and prints two numbers, in microseconds: its CPU time and its wall-clock time. The start of the process is
+/// not counted, as it is not counted for a function.
 #[expect(clippy::print_stdout, reason = "the harness reads it")]
-pub(crate) async fn run(piece: Piece) -> Outcome<()> {
+pub(crate) async fn run(baseline: Baseline) -> Outcome<()> {
     let clients = Clients::new().await;
-    if let Some(warm_up) = piece.warm_up() {
+    if let Some(warm_up) = baseline.warm_up() {
         clients.work(warm_up).await?;
     }
-    let (cpu, begun) = (cpu_time()?, Instant::now());
-    clients.work(piece).await?;
-    println!("{} {}", (cpu_time()? - cpu).as_micros(), begun.elapsed().as_micros());
+    let (cpu, begun) = (process::cpu(Pid::this())?, Instant::now());
+    clients.work(baseline).await?;
+    println!("{} {}", (process::cpu(Pid::this())? - cpu).as_micros(), begun.elapsed().as_micros());
     Ok(())
 }
 
-fn cpu_time() -> Outcome<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
-}
-
-impl Piece {
-    /// What is compared with a function that runs already has its connections open, too.
+impl Baseline {
+    /// The work to do before the measurement. A baseline that is compared with a warm function has to open its connections first.
     fn warm_up(&self) -> Option<Self> {
         match self {
             Self::Put { in_flight, .. } => Some(Self::Put { count: *in_flight as u64, in_flight: *in_flight }),
@@ -95,7 +91,7 @@ struct Clients {
 }
 
 impl Clients {
-    /// As our functions configure them, and otherwise as the libraries come.
+    /// S3 has the product's settings; everything else is the libraries' default.
     async fn new() -> Self {
         let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
         let s3 = aws_sdk_s3::config::Builder::from(&config)
@@ -110,9 +106,9 @@ impl Clients {
         }
     }
 
-    async fn work(&self, piece: Piece) -> Outcome<()> {
-        match piece {
-            Piece::Csv { file } => {
+    async fn work(&self, baseline: Baseline) -> Outcome<()> {
+        match baseline {
+            Baseline::Csv { file } => {
                 let mut reader = csv::Reader::from_path(file)?;
                 let (mut record, mut bytes) = (ByteRecord::new(), 0);
                 while reader.read_byte_record(&mut record)? {
@@ -121,24 +117,24 @@ impl Clients {
                 std::hint::black_box(bytes);
                 Ok(())
             }
-            Piece::Message { file } => messages(&file)?.try_for_each(|message| {
+            Baseline::Message { file } => messages(&file)?.try_for_each(|message| {
                 std::hint::black_box(message?);
                 Ok(())
             }),
-            Piece::Validate { file } => validate_file(file).await,
-            Piece::Send { file, queue_url, in_flight } => self.send(&file, &queue_url, in_flight).await,
-            Piece::Put { count, in_flight } => {
+            Baseline::Validate { file } => validate_file(file).await,
+            Baseline::Send { file, queue_url, in_flight } => self.send(&file, &queue_url, in_flight).await,
+            Baseline::Put { count, in_flight } => {
                 all(in_flight, (0..count).map(|n| self.put(format!("put/{n:09}"), 500).boxed_local())).await
             }
-            Piece::Get { job, count, in_flight } => {
-                let job = JobId::parse(&job).ok_or("no job id")?;
+            Baseline::Get { job, count, in_flight } => {
+                let job = JobId::parse(&job).ok_or("not a job id")?;
                 let key = |row| keys::result(&job, row, &samples::sku(row));
                 all(in_flight, (1..=count).map(|row| self.get(key(row)).boxed_local())).await
             }
-            Piece::Call { url, count, in_flight } => {
+            Baseline::Call { url, count, in_flight } => {
                 all(in_flight, (0..count).map(|n| self.call(&url, n).boxed_local())).await
             }
-            Piece::Generate { url, count, in_flight } => {
+            Baseline::Generate { url, count, in_flight } => {
                 all(in_flight, (0..count).map(|n| self.generate(&url, n).boxed_local())).await
             }
         }
@@ -198,12 +194,12 @@ impl Clients {
     }
 }
 
-/// Runs the futures, so many at once.
+/// Runs the futures, at most `at_once` at a time.
 async fn all<'f>(at_once: usize, work: impl Iterator<Item = LocalBoxFuture<'f, Outcome<()>>>) -> Outcome<()> {
     stream::iter(work).buffer_unordered(at_once).try_collect().await
 }
 
-/// A message as long as ours, by the shortest way from a record.
+/// Messages as long as the splitter's, one of each record, without validation.
 fn messages(file: &Path) -> Outcome<impl Iterator<Item = Outcome<String>>> {
     let mut reader = csv::Reader::from_path(file)?;
     let header = reader.headers()?.clone();
@@ -280,24 +276,24 @@ fn message(header: &csv::StringRecord, record: &csv::StringRecord, row: u64) -> 
 }
 
 async fn validate_file(file: PathBuf) -> Outcome<()> {
-    let key = "incoming/bench.csv";
-    let catalog = Catalog::of(key).ok_or("no catalog")?;
     let file = File::open(file)?;
     let source = Source {
         bucket: BUCKET.into(),
-        key: key.into(),
+        key: CATALOG_KEY.into(),
         version_id: None,
         etag: Etag(String::new()),
         bytes: file.metadata()?.len(),
         last_modified: SystemClock.now(),
     };
-    // In chunks as the SDK hands them over.
+    // Chunks of the size in which the SDK delivers a body.
     let body = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 64 * 1024)
         .map_err(|error| StoreError::Refused { detail: error.to_string() })
         .boxed();
     let reader = CatalogReader::new(body);
     let settings = SplitSettings::default();
-    let job = validate(reader, &settings, &samples::job(), &catalog, source, SystemClock.now(), |_, _, _| ()).await?;
+    let job =
+        validate(reader, &settings, &samples::job(), &samples::catalog_id(), source, SystemClock.now(), |_, _, _| ())
+            .await?;
     std::hint::black_box(job.valid);
     Ok(())
 }

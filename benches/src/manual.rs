@@ -1,4 +1,4 @@
-//! Pieces of the harness for somebody at a prompt, with a profiler in between perhaps.
+//! Commands for manual measurements at a prompt: one function, invoked directly or under a profiler, and sample catalogs.
 
 use std::{fs::File, io::BufWriter, path::PathBuf};
 
@@ -6,39 +6,39 @@ use bytes::Bytes;
 use packshot_benches::samples;
 use packshot_pipeline::model::keys::JobId;
 
-use crate::{Outcome, events, lambda::Lambda};
+use crate::{events, lambda::Lambda, outcome::Outcome};
 
 /// Flags of `bench lambda`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Examples, after `set -a; . target/bench/env` (see benches/README.md):
+Examples, in the environment of the fake services (see benches/README.md):
   bench lambda --split incoming/c.csv target/release/splitter
   bench lambda --generate 100 --times 10 target/release/generator
   bench lambda --merge 100000 target/release/merger
   bench lambda --generate 100 -- perf record -g -o perf.data target/release/generator")]
 pub(crate) struct LambdaArgs {
-    /// The function is told that this key was dropped.
+    /// Invoke with the event that this key was uploaded.
     #[arg(long, value_name = "KEY", group = "what")]
     split: Option<String>,
-    /// The function gets so many rows in one batch; each time other rows.
+    /// Invoke with a batch of this many rows; each invocation gets new rows.
     #[arg(long, value_name = "ROWS", group = "what")]
     generate: Option<u64>,
-    /// The function is told that every part of a job of so many rows has changed.
+    /// Invoke with the event that every part of a job of this many rows has changed.
     #[arg(long, value_name = "ROWS", group = "what")]
     merge: Option<u64>,
-    /// The function gets this event.
+    /// Invoke with the event in this file.
     #[arg(long, value_name = "FILE", group = "what")]
     event: Option<PathBuf>,
-    /// The job, for --generate and --merge; it stands in `results/<job>/job.json`.
+    /// The job for --generate and --merge: the `<job>` of its `results/<job>/job.json`.
     #[arg(long)]
     job: Option<String>,
-    /// Invocations, one after the other.
+    /// Number of invocations, one after the other.
     #[arg(long, default_value_t = 1)]
     times: u64,
-    /// With the share of a core that a Lambda of this memory has.
+    /// Limit the function to the share of a core that a Lambda of this memory has.
     #[arg(long, value_name = "MIB")]
     quota: Option<u64>,
-    /// The function, perhaps with a profiler before it.
+    /// The function's program, or a profiler with its arguments and then the function's program.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
@@ -54,9 +54,9 @@ pub(crate) fn catalog(args: &CatalogArgs) -> Outcome<()> {
     Ok(samples::catalog(&mut BufWriter::new(File::create(&args.file)?), args.rows)?)
 }
 
-#[expect(clippy::print_stdout, reason = "this is what it is for")]
+#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(crate) async fn lambda(args: LambdaArgs) -> Outcome<()> {
-    #[expect(clippy::disallowed_methods, reason = "the environment of the function is that of whoever starts it")]
+    #[expect(clippy::disallowed_methods, reason = "the function inherits the environment of this process")]
     let environment: Vec<_> = std::env::vars().collect();
     let job = match &args.job {
         Some(job) => JobId::parse(job).ok_or("a job's id has sixteen hex digits")?,
@@ -81,7 +81,7 @@ pub(crate) async fn lambda(args: LambdaArgs) -> Outcome<()> {
     if let Some(mib) = args.quota
         && !function.process.limit_to_lambda(mib)?
     {
-        return Err("this machine does not let us make control groups".into());
+        return Err("this machine does not permit control groups".into());
     }
     for time in 0..args.times {
         let event = if let Some(key) = &args.split {
@@ -103,7 +103,7 @@ pub(crate) async fn lambda(args: LambdaArgs) -> Outcome<()> {
             String::from_utf8_lossy(&done.answer[..done.answer.len().min(200)])
         );
     }
-    // A profiler writes down what it has seen when its program ends.
+    // A profiler writes its data when the program ends, so the program must end before this process does.
     function.stop().await;
     Ok(())
 }

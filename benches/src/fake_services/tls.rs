@@ -1,4 +1,4 @@
-//! A certificate for `localhost`, made anew at each start.
+//! A certificate for `localhost`, signed by an authority that exists only for this run, and a file that makes clients trust it.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,23 +11,24 @@ use tokio_rustls::{
     rustls::{ServerConfig, pki_types::PrivateKeyDer},
 };
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 
-/// The system's roots, where Linux keeps them: a client reads them all at its start, so they belong to what is measured.
+/// Where Linux keeps the system's root certificates. A client parses all of them at its start, and that cost is part of what
+/// is measured.
 const SYSTEM_ROOTS: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// What the TLS ports need.
+/// The TLS side of the ports.
 pub(super) struct Certificates {
-    /// A file for `SSL_CERT_FILE`: the system's roots and ours.
+    /// A file for `SSL_CERT_FILE`: the system's roots and the authority of this run.
     pub(super) trust: PathBuf,
-    /// Speaks HTTP/1.1 only, as S3 and SQS do.
+    /// Offers HTTP/1.1 only, as S3 and SQS do.
     pub(super) http1: TlsAcceptor,
     /// Offers HTTP/2 as well.
     pub(super) http2: TlsAcceptor,
 }
 
-pub(super) fn make(dir: &Path) -> Outcome<Certificates> {
+pub(super) fn certificates(dir: &Path) -> Outcome<Certificates> {
     std::fs::create_dir_all(dir)?;
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
