@@ -11,7 +11,7 @@ test: .venv
 
 # 100,000 simulated runs; a failure prints the seed that replays it.
 soak:
-	cargo run --release --quiet -- simulate --seed 1 --runs 100000
+	cargo run --release --quiet -p packshot-simulation -- --seed 1 --runs 100000
 
 .venv: requirements.txt
 	@test -e $(VENV)/complete || { echo "Installing requirements.txt into $(VENV) ..."; rm -rf $(VENV) \

@@ -7,18 +7,20 @@ use std::{hint::black_box, sync::Arc};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use futures::{StreamExt as _, stream};
-use packshot::adapters::{MemoryQueue, MemoryStore};
 use packshot_aws::{clock::SystemClock, unused::Unused};
 use packshot_benches::samples;
+use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
-    intake::CatalogReader,
-    job::Source,
-    journal::Nobody,
-    json,
-    keys::{self, Catalog, ROWS_PER_PART},
+    catalog::reader::CatalogReader,
     merge::{Changed, merge},
-    message::RowMessage,
-    ports::{Etag, Ports},
+    model::{
+        etag::Etag,
+        job::Source,
+        json,
+        keys::{self, Catalog, ROWS_PER_PART},
+        message::RowMessage,
+    },
+    ports::{Nobody, Ports},
     settings::SplitSettings,
     split::validate,
 };

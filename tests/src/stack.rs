@@ -12,7 +12,10 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::types::QueueAttributeName;
 use bytes::Bytes;
 use packshot_aws::clients::Aws;
-use packshot_pipeline::ports::{Delivery, MAX_MESSAGE_BYTES, Notices};
+use packshot_pipeline::{
+    model::message::MAX_MESSAGE_BYTES,
+    ports::{Delivery, Notices},
+};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -13,7 +13,7 @@ use std::{
 
 use aws_lambda_events::sqs::SqsEvent;
 use packshot_aws::events::{MergerEvent, Notification, batch_response, changes, deliveries};
-use packshot_pipeline::message::RowMessage;
+use packshot_pipeline::model::message::RowMessage;
 use packshot_tests::stack::Stack;
 use serde_json::Value;
 

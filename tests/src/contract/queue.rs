@@ -7,8 +7,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use packshot::adapters::MemoryQueue;
-use packshot_pipeline::ports::{Delivery, MAX_MESSAGE_BYTES, Outgoing, Queue, QueueError};
+use packshot_local::MemoryQueue;
+use packshot_pipeline::{
+    model::message::MAX_MESSAGE_BYTES,
+    ports::{Delivery, Outgoing, Queue, QueueError},
+};
 use tokio::{
     runtime::Runtime,
     time::{Instant, sleep},
