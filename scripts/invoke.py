@@ -5,7 +5,7 @@ runs, starts one for this invocation. At the end, only what was started here is 
 
 Standard output carries the function's answer only; progress and the function's log go to standard error. The exit status is 0
 if the function answered, also if its answer names failed items of the batch; 1 if it answered with an error, ended early, or a
-deadline passed; 2 if the command line is wrong; 130 after Ctrl-C.
+deadline passed; 2 if the command line is wrong; 130 after Ctrl-C or SIGTERM.
 """
 
 import argparse
@@ -70,6 +70,10 @@ def some_stack(options):
             s3 = local.clients(started["endpoint"])("s3")
             s3.put_bucket_notification_configuration(Bucket=started["bucket"], NotificationConfiguration={})
         yield local.read_state(state)
+    except KeyboardInterrupt:
+        local.end_all(state)
+        shutil.rmtree(state)
+        raise
     except BaseException:
         local.end_all(state)
         say(f"The logs of the local AWS and the demo API are in {state}")
@@ -182,8 +186,8 @@ def command_line():
 
 def main():
     options = command_line().parse_args()
-    # So that the `finally` blocks run.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # As Ctrl-C, so that what was started is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     answered, processes = False, Processes()
     try:
         with some_stack(options) as record, tempfile.TemporaryDirectory(prefix="packshot-invoke-") as work:
