@@ -20,7 +20,7 @@ use packshot_pipeline::{
         keys::{self, Catalog, ROWS_PER_PART},
         message::RowMessage,
     },
-    ports::{Nobody, Ports},
+    ports::{NoopNotifier, NoopRecorder, Ports},
     settings::SplitSettings,
     split::validate,
 };
@@ -133,8 +133,15 @@ async fn results() -> (Ports, Changed) {
     }
     let key = keys::result(&id, ROWS_PER_PART, &samples::sku(ROWS_PER_PART));
     let queue = Arc::new(MemoryQueue::new(std::time::Duration::from_secs(60), None, None));
-    let (images, nobody) = (Arc::new(Unused), Arc::new(Nobody));
-    let ports =
-        Ports { store, rows: queue.clone(), retry: queue, images, clock, journal: nobody.clone(), notices: nobody };
+    let images = Arc::new(Unused);
+    let ports = Ports {
+        store,
+        rows: queue.clone(),
+        retry: queue,
+        images,
+        clock,
+        metrics: Arc::new(NoopRecorder),
+        notifier: Arc::new(NoopNotifier),
+    };
     (ports, Changed { id: "1".into(), keys: vec![key] })
 }

@@ -15,7 +15,7 @@ use packshot_aws::{
 };
 use packshot_pipeline::{
     generate::{generate, worker::Worker},
-    ports::{Nobody, Ports},
+    ports::{NoopNotifier, Ports},
     settings::GenerateSettings,
 };
 
@@ -39,8 +39,8 @@ async fn run() -> Result<(), Error> {
         retry: Arc::new(aws.queue(&config.retry_queue_url)),
         images: Arc::new(ImagesApi::new(&config.api_base_url, settings.request_timeout, key, clock.clone())?),
         clock,
-        journal: metrics.clone(),
-        notices: Arc::new(Nobody),
+        metrics: metrics.clone(),
+        notifier: Arc::new(NoopNotifier),
     };
     let worker = Worker::new(&SystemClock, &settings);
     lambda_runtime::run(service_fn(|event| handle(&ports, &settings, &worker, &metrics, event))).await

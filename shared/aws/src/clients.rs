@@ -16,7 +16,7 @@ use aws_smithy_http_client::{
 use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 
 #[cfg(feature = "lambda")]
-use packshot_pipeline::ports::{Nobody, Notices};
+use packshot_pipeline::ports::{NoopNotifier, Notifier};
 
 use crate::{s3::S3Store, sqs::SqsQueue};
 #[cfg(feature = "lambda")]
@@ -97,10 +97,10 @@ impl Aws {
     /// The notifier of a topic. Without a topic, no notification is sent.
     #[cfg(feature = "lambda")]
     #[must_use]
-    pub fn notices(&self, topic_arn: Option<&str>) -> Arc<dyn Notices> {
+    pub fn notices(&self, topic_arn: Option<&str>) -> Arc<dyn Notifier> {
         match topic_arn {
             Some(arn) => Arc::new(SnsTopic::new(self.sns.clone(), arn)),
-            None => Arc::new(Nobody),
+            None => Arc::new(NoopNotifier),
         }
     }
 }

@@ -13,8 +13,8 @@ use std::{
 
 use jiff::Timestamp;
 use packshot_pipeline::{
-    model::event::Fact,
-    ports::{Clock as _, Journal},
+    model::event::MetricEvent,
+    ports::{Clock as _, MetricsRecorder},
 };
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -51,37 +51,37 @@ struct Totals {
     distributions: BTreeMap<&'static str, (Metric, Vec<u64>)>,
 }
 
-impl Journal for EmfMetrics {
-    fn note(&self, fact: Fact) {
+impl MetricsRecorder for EmfMetrics {
+    fn record(&self, event: MetricEvent) {
         let totals = &mut *self.totals.lock();
         match fact {
-            Fact::RowsSplit { sent, rejected } => {
+            MetricEvent::RowsSplit { sent, rejected } => {
                 totals.add(ROWS_SPLIT, sent as f64);
                 totals.add(ROWS_REJECTED, rejected as f64);
             }
-            Fact::CatalogRejected => totals.add(CATALOGS_REJECTED, 1.0),
-            Fact::Called { took, retry, pictures } => {
+            MetricEvent::CatalogRejected => totals.add(CATALOGS_REJECTED, 1.0),
+            MetricEvent::Called { took, retry, pictures } => {
                 totals.add(CALLS, 1.0);
                 totals.add(RETRIES, f64::from(u8::from(retry)));
                 totals.add(IMAGES, pictures as f64);
                 totals.add(ESTIMATED_SPEND, pictures as f64 * self.price_per_image);
                 totals.sample(API_LATENCY, took.as_millis());
             }
-            Fact::Throttled => totals.add(THROTTLES, 1.0),
-            Fact::OutcomeUnknown => totals.add(UNKNOWN_OUTCOMES, 1.0),
-            Fact::Held => totals.set(BREAKER_OPEN, 1.0),
-            Fact::RowCompleted { reused, archive_error } => {
+            MetricEvent::Throttled => totals.add(THROTTLES, 1.0),
+            MetricEvent::OutcomeUnknown => totals.add(UNKNOWN_OUTCOMES, 1.0),
+            MetricEvent::Held => totals.set(BREAKER_OPEN, 1.0),
+            MetricEvent::RowCompleted { reused, archive_error } => {
                 totals.add(ROWS_COMPLETED, 1.0);
                 totals.add(REUSES, f64::from(u8::from(reused)));
                 totals.add(ARCHIVE_ERRORS, f64::from(u8::from(archive_error)));
             }
-            Fact::RowFailed(class) => *totals.failed.entry(class.as_str()).or_default() += 1.0,
-            Fact::PartMerged => totals.add(PARTS_MERGED, 1.0),
-            Fact::ManifestWritten { lag, first } => {
+            MetricEvent::RowFailed(class) => *totals.failed.entry(class.as_str()).or_default() += 1.0,
+            MetricEvent::PartMerged => totals.add(PARTS_MERGED, 1.0),
+            MetricEvent::ManifestWritten { lag, first } => {
                 totals.add(JOBS_FINISHED, f64::from(u8::from(first)));
                 totals.sample(MERGE_LAG, u128::from(lag.as_secs()));
             }
-            Fact::Swept { oldest } => totals.set(JOB_AGE, oldest.as_secs_f64().floor()),
+            MetricEvent::Swept { oldest } => totals.set(JOB_AGE, oldest.as_secs_f64().floor()),
         }
     }
 }
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
     use crate::metrics::METRICS;
 
-    fn lines(events: impl IntoIterator<Item = Fact>) -> Vec<Value> {
+    fn lines(events: impl IntoIterator<Item = MetricEvent>) -> Vec<Value> {
         let metrics = EmfMetrics::new("s", 0.25);
         events.into_iter().for_each(|event| metrics.note(event));
         let lines = metrics.drain(Timestamp::from_millisecond(1_234).unwrap());
@@ -238,8 +238,8 @@ mod tests {
         }
     }
 
-    fn called(milliseconds: u64, pictures: usize) -> Fact {
-        Fact::Called { took: Duration::from_millis(milliseconds), retry: milliseconds % 2 == 1, pictures }
+    fn called(milliseconds: u64, pictures: usize) -> MetricEvent {
+        MetricEvent::Called { took: Duration::from_millis(milliseconds), retry: milliseconds % 2 == 1, pictures }
     }
 
     #[test]
@@ -247,19 +247,19 @@ mod tests {
         let [line] = lines([
             called(20, 4),
             called(31, 2),
-            Fact::Throttled,
-            Fact::Held,
-            Fact::Held,
-            Fact::OutcomeUnknown,
-            Fact::RowCompleted { reused: false, archive_error: true },
-            Fact::RowCompleted { reused: true, archive_error: false },
-            Fact::RowsSplit { sent: 3, rejected: 2 },
-            Fact::RowsSplit { sent: 4, rejected: 0 },
-            Fact::CatalogRejected,
-            Fact::PartMerged,
-            Fact::ManifestWritten { lag: Duration::from_millis(2_900), first: true },
-            Fact::ManifestWritten { lag: Duration::from_secs(9), first: false },
-            Fact::Swept { oldest: Duration::from_secs(7_200) },
+            MetricEvent::Throttled,
+            MetricEvent::Held,
+            MetricEvent::Held,
+            MetricEvent::OutcomeUnknown,
+            MetricEvent::RowCompleted { reused: false, archive_error: true },
+            MetricEvent::RowCompleted { reused: true, archive_error: false },
+            MetricEvent::RowsSplit { sent: 3, rejected: 2 },
+            MetricEvent::RowsSplit { sent: 4, rejected: 0 },
+            MetricEvent::CatalogRejected,
+            MetricEvent::PartMerged,
+            MetricEvent::ManifestWritten { lag: Duration::from_millis(2_900), first: true },
+            MetricEvent::ManifestWritten { lag: Duration::from_secs(9), first: false },
+            MetricEvent::Swept { oldest: Duration::from_secs(7_200) },
         ])
         .try_into()
         .unwrap();
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn failed_rows_are_counted_by_class_and_in_total() {
-        let failed = [ErrorClass::Row, ErrorClass::Account, ErrorClass::Row].map(Fact::RowFailed);
+        let failed = [ErrorClass::Row, ErrorClass::Account, ErrorClass::Row].map(MetricEvent::RowFailed);
         let found: Vec<_> =
             lines(failed).iter().map(|line| (line["Class"].clone(), line["RowsFailed"].clone())).collect();
         assert_eq!(found, [(json!("account"), json!(1.0)), (json!("row"), json!(2.0))]);
@@ -308,7 +308,7 @@ mod tests {
         let metrics = EmfMetrics::new("s", 0.0);
         let ended = panic::catch_unwind(panic::AssertUnwindSafe(|| {
             let _flush = metrics.flush_on_drop();
-            metrics.note(Fact::Throttled);
+            metrics.note(MetricEvent::Throttled);
             panic!("in the middle of an invocation");
         }));
         assert!(ended.is_err());

@@ -1,4 +1,4 @@
-//! The [`Notices`] port over SNS: e-mail subscribers get readable text, every other protocol gets JSON. Message attributes let
+//! The [`Notifier`] port over SNS: e-mail subscribers get readable text, every other protocol gets JSON. Message attributes let
 //! a subscription filter by status and catalog.
 
 use std::collections::HashMap;
@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use aws_sdk_sns::{Client, types::MessageAttributeValue};
 use packshot_pipeline::{
-    model::notification::Notice,
-    ports::{NoticeError, Notices},
+    model::notification::Notification,
+    ports::{Notifier, NotifyError},
 };
 use serde_json::json;
 
@@ -32,8 +32,8 @@ impl SnsTopic {
 }
 
 #[async_trait]
-impl Notices for SnsTopic {
-    async fn publish(&self, notice: &Notice) -> Result<(), NoticeError> {
+impl Notifier for SnsTopic {
+    async fn publish(&self, notice: &Notification) -> Result<(), NotifyError> {
         self.client
             .publish()
             .topic_arn(&self.arn)
@@ -47,28 +47,28 @@ impl Notices for SnsTopic {
             .map_err(|error| {
                 let failure = Failure::of(&error);
                 if failure.is_transient() {
-                    NoticeError::Unsent { detail: failure.into_detail() }
+                    NotifyError::Unsent { detail: failure.into_detail() }
                 } else {
-                    NoticeError::Refused { detail: failure.into_detail() }
+                    NotifyError::Refused { detail: failure.into_detail() }
                 }
             })
     }
 }
 
 /// The message per protocol, as `MessageStructure: json` asks for.
-fn message(notice: &Notice) -> String {
+fn message(notice: &Notification) -> String {
     let json = packshot_pipeline::model::json::to_string(notice);
     json!({ "default": json, "email": notice.text() }).to_string()
 }
 
 /// The subject line, within what SNS accepts: printable ASCII of limited length that does not begin with a space.
-fn subject(notice: &Notice) -> String {
+fn subject(notice: &Notification) -> String {
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     notice.subject().chars().map(plain).take(SUBJECT_CHARACTERS).collect()
 }
 
 /// The attributes that a filter policy of a subscription can use.
-fn attributes(notice: &Notice) -> HashMap<String, MessageAttributeValue> {
+fn attributes(notice: &Notification) -> HashMap<String, MessageAttributeValue> {
     let text = |text: String| MessageAttributeValue::builder().data_type("String").string_value(text).build().ok();
     let attributes = [("status", notice.status.as_str().to_owned()), ("catalog", notice.catalog.to_string())];
     attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), text(value)?))).collect()
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    fn notice(catalog: &str) -> Notice {
+    fn notice(catalog: &str) -> Notification {
         let value = json!({
             "v": 1, "job": "0123456789abcdef", "catalog": catalog, "status": "complete", "bucket": "b", "rows": 1, "completed": 1,
             "failed": 0, "rows_rejected": 0, "images": 4, "calls": 1, "retries": 0, "reused": 0, "unknown_outcomes": 0,
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_default_is_json_and_email_is_text() {
         let message: Value = serde_json::from_str(&message(&notice("shoes"))).unwrap();
-        let default: Notice = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
+        let default: Notification = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
         assert_eq!(default, notice("shoes"));
         assert_eq!(message["email"], notice("shoes").text());
     }

@@ -16,7 +16,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{StreamExt as _, stream};
 use packshot_pipeline::{
     model::message::MAX_MESSAGE_BYTES,
-    ports::{Outgoing, Queue, QueueError},
+    ports::{OutgoingMessage, Queue, QueueError},
 };
 
 use crate::{sdk_error::Failure, trace};
@@ -55,7 +55,7 @@ impl SqsQueue {
     }
 
     /// Sends one batch, and its retryable entries again until none remain or the backoff ends.
-    async fn send_batch(&self, messages: &[Outgoing], batch: Vec<usize>) -> UnsentEntries {
+    async fn send_batch(&self, messages: &[OutgoingMessage], batch: Vec<usize>) -> UnsentEntries {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_max_delay(Duration::from_secs(5))
@@ -74,7 +74,7 @@ impl SqsQueue {
         }
     }
 
-    async fn try_batch(&self, messages: &[Outgoing], batch: &[usize]) -> UnsentEntries {
+    async fn try_batch(&self, messages: &[OutgoingMessage], batch: &[usize]) -> UnsentEntries {
         let refused = |detail| UnsentEntries { refused: batch.to_vec(), detail, ..UnsentEntries::default() };
         let entries: Result<Vec<_>, _> = batch.iter().map(|&index| entry(index, &messages[index])).collect();
         let entries = match entries {
@@ -106,7 +106,7 @@ impl SqsQueue {
 
 #[async_trait]
 impl Queue for SqsQueue {
-    async fn send(&self, messages: &[Outgoing]) -> Result<(), QueueError> {
+    async fn send(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError> {
         let sends: Vec<_> = batches(messages).into_iter().map(|batch| self.send_batch(messages, batch)).collect();
         let mut all = UnsentEntries::default();
         let mut outcomes = stream::iter(sends).buffer_unordered(BATCHES_IN_FLIGHT);
@@ -152,7 +152,7 @@ impl UnsentEntries {
 
 /// Splits the messages into batches that SQS accepts: at most ten entries, and together at most the bytes of one message.
 /// Returns indices.
-fn batches(messages: &[Outgoing]) -> Vec<Vec<usize>> {
+fn batches(messages: &[OutgoingMessage]) -> Vec<Vec<usize>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
     let mut bytes = 0;
@@ -172,12 +172,12 @@ fn batches(messages: &[Outgoing]) -> Vec<Vec<usize>> {
 }
 
 /// The size of a message as SQS counts it: the body, and the name, type and value of each attribute.
-fn message_bytes(message: &Outgoing) -> usize {
+fn message_bytes(message: &OutgoingMessage) -> usize {
     let attributes = message.attributes.iter().map(|(name, value)| name.len() + STRING.len() + value.len());
     message.body.len() + attributes.sum::<usize>()
 }
 
-fn entry(index: usize, message: &Outgoing) -> Result<SendMessageBatchRequestEntry, String> {
+fn entry(index: usize, message: &OutgoingMessage) -> Result<SendMessageBatchRequestEntry, String> {
     let mut entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(&message.body);
     // SQS refuses a message that has an attribute with an empty value.
     for (name, value) in message.attributes.iter().filter(|(_, value)| !value.is_empty()) {
@@ -234,8 +234,8 @@ mod tests {
 
     use super::*;
 
-    fn message(bytes: usize) -> Outgoing {
-        Outgoing { body: "x".repeat(bytes), attributes: BTreeMap::new() }
+    fn message(bytes: usize) -> OutgoingMessage {
+        OutgoingMessage { body: "x".repeat(bytes), attributes: BTreeMap::new() }
     }
 
     fn batch_lengths(lengths: &[usize]) -> Vec<usize> {
@@ -263,13 +263,13 @@ mod tests {
     #[test]
     fn attributes_count_towards_the_size() {
         let attributes = BTreeMap::from([("error_code", "é".to_owned())]);
-        assert_eq!(message_bytes(&Outgoing { body: "é".into(), attributes }), 2 + 10 + 6 + 2);
+        assert_eq!(message_bytes(&OutgoingMessage { body: "é".into(), attributes }), 2 + 10 + 6 + 2);
     }
 
     #[test]
     fn an_empty_attribute_is_left_out() {
         let attributes = BTreeMap::from([("a", String::new()), ("b", "x".to_owned())]);
-        let entry = entry(3, &Outgoing { body: "{}".into(), attributes }).unwrap();
+        let entry = entry(3, &OutgoingMessage { body: "{}".into(), attributes }).unwrap();
         let names: Vec<_> = entry.message_attributes().unwrap().keys().map(String::as_str).collect();
         assert_eq!((entry.id(), names), ("3", vec!["b"]));
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use packshot_pipeline::{
     model::request::Request,
-    ports::{ApiError, FetchError, Generated, ImageApi, Outgoing, Queue, QueueError},
+    ports::{ApiError, FetchError, Generated, ImageApi, OutgoingMessage, Queue, QueueError},
 };
 
 const DETAIL: &str = "this port is not configured in this host";
@@ -18,7 +18,7 @@ pub struct Unused;
 
 #[async_trait]
 impl Queue for Unused {
-    async fn send(&self, _messages: &[Outgoing]) -> Result<(), QueueError> {
+    async fn send(&self, _messages: &[OutgoingMessage]) -> Result<(), QueueError> {
         Err(QueueError::Refused { detail: DETAIL.into() })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
-use packshot_pipeline::ports::{ApiError, Generated, Picture};
+use packshot_pipeline::ports::{ApiError, Generated, GeneratedImage};
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ pub(super) fn parse_success(body: &[u8], status: StatusCode, key: &ApiKey) -> Re
     };
     let answer: Value = serde_json::from_slice(body).map_err(|_| unusable("invalid_answer", "without valid JSON"))?;
     let entries = answer.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let images: Vec<Picture> = entries.iter().filter_map(|entry| image(entry, key)).collect();
+    let images: Vec<GeneratedImage> = entries.iter().filter_map(|entry| image(entry, key)).collect();
     if images.is_empty() {
         return Err(unusable("no_images", "without any image"));
     }
@@ -39,15 +39,15 @@ pub(super) fn parse_success(body: &[u8], status: StatusCode, key: &ApiKey) -> Re
 }
 
 /// One entry of `data`: a link or base64 bytes; `None` for anything else.
-fn image(entry: &Value, key: &ApiKey) -> Option<Picture> {
+fn image(entry: &Value, key: &ApiKey) -> Option<GeneratedImage> {
     let text = |field: &str| entry.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     if let Some(url) = text("url") {
-        return Some(Picture::Url(key.redact_result(url)));
+        return Some(GeneratedImage::Url(key.redact_result(url)));
     }
     // Some APIs send a data URL instead of the bare base64.
     let base64 = text("b64_json")?.rsplit(',').next()?;
     let bytes = BASE64_STANDARD.decode(base64).ok().filter(|bytes| !bytes.is_empty())?;
-    Some(Picture::Inline(bytes.into()))
+    Some(GeneratedImage::Inline(bytes.into()))
 }
 
 /// The error code in a body: `error.code`, else `error.type`, else `code`, else `error`. Only a single word counts; a
