@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use clap::Args;
 use jiff::Timestamp;
-use packshot_aws::{clock::SystemClock, images_api::ImagesApi, key::ApiKey};
+use packshot_aws::{api_key::ApiKey, clock::SystemClock, images_api::ImagesApi};
 use packshot_local::{DirectoryStore, MemoryQueue, NotifyingStore};
 use packshot_pipeline::{
     generate::{generate, worker::Worker},

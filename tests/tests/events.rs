@@ -12,7 +12,7 @@ use std::{
 };
 
 use aws_lambda_events::sqs::SqsEvent;
-use packshot_aws::events::{MergerEvent, Notification, batch_response, changes, deliveries};
+use packshot_aws::events::{MergerEvent, S3Notification, batch_response, changes, deliveries};
 use packshot_pipeline::model::message::RowMessage;
 use packshot_tests::stack::Stack;
 use serde_json::Value;
@@ -33,8 +33,8 @@ fn the_splitters() {
         ("splitter-put-encoded-key", vec!["incoming/frühling 2026/schuhe & taschen +10%.csv"]),
         ("splitter-test-event", vec![]),
     ] {
-        let notification: Notification = serde_json::from_str(&event(name)).unwrap();
-        let splits = notification.splits().unwrap();
+        let notification: S3Notification = serde_json::from_str(&event(name)).unwrap();
+        let splits = notification.split_inputs().unwrap();
         assert_eq!(splits.iter().map(|split| split.key.as_str()).collect::<Vec<_>>(), keys, "{name}");
     }
 }

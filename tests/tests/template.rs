@@ -87,7 +87,7 @@ fn is_emitted(named: &Named) -> bool {
     match dimensions.as_slice() {
         [("Stack", "AWS::StackName")] => true,
         [("Stack", "AWS::StackName"), (dimension, value)] => {
-            metric.by.is_some_and(|(name, values)| name == *dimension && values.contains(value))
+            metric.dimension.is_some_and(|(name, values)| name == *dimension && values.contains(value))
         }
         _ => false,
     }
@@ -113,7 +113,7 @@ fn everything_that_is_emitted_can_be_seen() {
     let emitted: BTreeSet<_> = METRICS
         .iter()
         .flat_map(|metric| {
-            let values = metric.by.map(|(_, values)| values).unwrap_or_default();
+            let values = metric.dimension.map(|(_, values)| values).unwrap_or_default();
             std::iter::once(None).chain(values.iter().copied().map(Some)).map(|value| (metric.name, value))
         })
         .collect();

@@ -1,4 +1,4 @@
-//! The generator: messages become pictures, one paid call each.
+//! The generator: makes the paid call of each row in a batch, and returns the messages that have to be delivered again.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -8,9 +8,9 @@ use packshot_aws::{
     clients::Aws,
     clock::SystemClock,
     config::{GeneratorConfig, process_environment},
-    events::{batch_response, deadline, each},
+    emf::EmfMetrics,
+    events::{batch_response, deadline, handle_each},
     images_api::ImagesApi,
-    metrics::Metrics,
     telemetry,
 };
 use packshot_pipeline::{
@@ -19,8 +19,8 @@ use packshot_pipeline::{
     settings::GenerateSettings,
 };
 
-/// Enough to keep a small function's CPU busy; a batch of a hundred would open two hundred connections.
-const STORE_REQUESTS: usize = 16;
+/// Enough to keep a small function's CPU busy. Without a limit, a batch of 100 rows would open 200 connections.
+const MAX_STORE_REQUESTS: usize = 16;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -30,22 +30,19 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Error> {
     let config = GeneratorConfig::read(process_environment)?;
     telemetry::init(config.log_level);
-    let aws = Aws::load().await;
-    let clock = Arc::new(SystemClock);
+    let (aws, clock, settings) = (Aws::load().await, Arc::new(SystemClock), config.settings);
     let key = Arc::new(aws.key(&config.api_key_secret_arn));
-    let settings = config.settings;
-    let images = ImagesApi::new(&config.api_base_url, settings.request_timeout, key, clock.clone())?;
-    let worker = Worker::new(&*clock, &settings);
-    let metrics = Arc::new(Metrics::new(&config.stack_name, config.price_per_image));
+    let metrics = Arc::new(EmfMetrics::new(&config.stack_name, config.price_per_image));
     let ports = Ports {
-        store: Arc::new(aws.store(&config.bucket).at_most(STORE_REQUESTS)),
+        store: Arc::new(aws.store(&config.bucket).with_max_requests(MAX_STORE_REQUESTS)),
         rows: Arc::new(aws.queue(&config.rows_queue_url)),
         retry: Arc::new(aws.queue(&config.retry_queue_url)),
-        images: Arc::new(images),
+        images: Arc::new(ImagesApi::new(&config.api_base_url, settings.request_timeout, key, clock.clone())?),
         clock,
         metrics: metrics.clone(),
         notifier: Arc::new(NoopNotifier),
     };
+    let worker = Worker::new(&SystemClock, &settings);
     lambda_runtime::run(service_fn(|event| handle(&ports, &settings, &worker, &metrics, event))).await
 }
 
@@ -53,12 +50,10 @@ async fn handle(
     ports: &Ports,
     settings: &GenerateSettings,
     worker: &Worker,
-    metrics: &Metrics,
+    metrics: &EmfMetrics,
     LambdaEvent { payload, context }: LambdaEvent<SqsEvent>,
 ) -> Result<SqsBatchResponse, Error> {
     let deadline = deadline(context.deadline);
-    let generate = |delivery| Box::pin(generate(ports, settings, worker, vec![delivery], deadline));
-    let come_back = each(payload, generate);
-    let come_back = telemetry::invocation(metrics, &context.request_id, context.xray_trace_id, come_back).await;
-    Ok(batch_response(come_back))
+    let work = handle_each(payload, |message| Box::pin(generate(ports, settings, worker, vec![message], deadline)));
+    Ok(batch_response(telemetry::invocation(metrics, &context.request_id, context.xray_trace_id, work).await))
 }

@@ -1,4 +1,4 @@
-//! The merger: results that changed become parts and manifests. Now and then it looks after jobs that no event has ended.
+//! The merger: merges changed results into parts and manifests; on a schedule, it finishes the jobs that no event has finished.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -8,8 +8,8 @@ use packshot_aws::{
     clients::Aws,
     clock::SystemClock,
     config::{MergerConfig, process_environment},
-    events::{MergerEvent, batch_response, changes, deadline},
-    metrics::Metrics,
+    emf::EmfMetrics,
+    events::{MergerEvent, deadline, merge_changes},
     telemetry,
     unused::Unused,
 };
@@ -18,9 +18,9 @@ use packshot_pipeline::{
     ports::Ports,
 };
 
-/// At 12 ms each that is what S3 gives for one prefix, 5,500 reads a second. Four parts at once would make 256 requests, and
-/// each of those costs a quarter more CPU. The pieces of a manifest that is being sent are not counted.
-const STORE_REQUESTS: usize = 64;
+/// At 12 ms each, these make the 5,500 reads a second that S3 allows for one prefix. Without a limit, four parts at once would
+/// make 256 requests, each of which costs a quarter more CPU. The pieces of a manifest being sent do not count.
+const MAX_STORE_REQUESTS: usize = 64;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -31,10 +31,10 @@ async fn run() -> Result<(), Error> {
     let config = MergerConfig::read(process_environment)?;
     telemetry::init(config.log_level);
     let aws = Aws::load().await;
-    // It calls nothing that has a price.
-    let metrics = Arc::new(Metrics::new(&config.stack_name, 0.0));
+    // The merger makes no paid calls, so the price is irrelevant.
+    let metrics = Arc::new(EmfMetrics::new(&config.stack_name, 0.0));
     let ports = Ports {
-        store: Arc::new(aws.store(&config.bucket).at_most(STORE_REQUESTS)),
+        store: Arc::new(aws.store(&config.bucket).with_max_requests(MAX_STORE_REQUESTS)),
         rows: Arc::new(Unused),
         retry: Arc::new(Unused),
         images: Arc::new(Unused),
@@ -47,22 +47,14 @@ async fn run() -> Result<(), Error> {
 
 async fn handle(
     ports: &Ports,
-    metrics: &Metrics,
+    metrics: &EmfMetrics,
     LambdaEvent { payload, context }: LambdaEvent<MergerEvent>,
 ) -> Result<SqsBatchResponse, Error> {
     let deadline = deadline(context.deadline);
     let work = Box::pin(async {
         match payload {
-            MergerEvent::Batch(batch) => {
-                let changes = changes(batch);
-                let mut come_back = merge(ports, changes.batch).await;
-                come_back.extend(changes.poison);
-                Ok(batch_response(come_back))
-            }
-            MergerEvent::Schedule => {
-                sweep(ports, deadline).await?;
-                Ok(SqsBatchResponse::default())
-            }
+            MergerEvent::Batch(batch) => Ok(merge_changes(batch, |changes| merge(ports, changes)).await),
+            MergerEvent::Schedule => Ok(sweep(ports, deadline).await.map(|()| SqsBatchResponse::default())?),
         }
     });
     telemetry::invocation(metrics, &context.request_id, context.xray_trace_id, work).await

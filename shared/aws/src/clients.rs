@@ -1,4 +1,5 @@
-//! The SDK's clients, made once per process.
+//! Builds the clients of the AWS SDK once per process and hands out the adapters over them. All clients share one HTTP client,
+//! because each would otherwise read the system's certificates again.
 
 #[cfg(feature = "lambda")]
 use std::sync::Arc;
@@ -17,15 +18,16 @@ use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConn
 #[cfg(feature = "lambda")]
 use packshot_pipeline::ports::{NoopNotifier, Notifier};
 
-#[cfg(feature = "lambda")]
-use crate::{notify::SnsTopic, secret::SecretKey};
 use crate::{s3::S3Store, sqs::SqsQueue};
+#[cfg(feature = "lambda")]
+use crate::{secrets_manager::SecretsManagerKey, sns::SnsTopic};
 
-/// A part of an upload has 8 MiB; everything else is small.
+/// For one attempt of one request. The largest is an 8 MiB part of an upload.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// AWS, as the environment describes it. `AWS_ENDPOINT_URL` leads to a local one.
+/// The services of one account and region, as the SDK's environment variables name them. `AWS_ENDPOINT_URL` selects a local
+/// AWS.
 pub struct Aws {
     s3: aws_sdk_s3::Client,
     sqs: aws_sdk_sqs::Client,
@@ -36,7 +38,7 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Reads the SDK's own configuration and prepares the clients; connects to nothing.
+    /// Reads the SDK's own configuration and builds the clients; opens no connection.
     pub async fn load() -> Self {
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http_client())
@@ -47,11 +49,11 @@ impl Aws {
         Self::new(&config)
     }
 
-    /// The clients for a configuration.
+    /// Builds the clients for a configuration.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
         let s3 = aws_sdk_s3::config::Builder::from(config)
-            // A local AWS has no DNS name per bucket.
+            // A local AWS has no DNS name for each bucket.
             .force_path_style(config.endpoint_url().is_some())
             // Extra checksums turn streamed bodies into a framing that only S3 itself understands.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
@@ -67,35 +69,35 @@ impl Aws {
         }
     }
 
-    /// A bucket.
+    /// The store over a bucket.
     #[must_use]
     pub fn store(&self, bucket: &str) -> S3Store {
         S3Store::new(self.s3.clone(), bucket)
     }
 
-    /// A queue.
+    /// The queue at a URL.
     #[must_use]
     pub fn queue(&self, url: &str) -> SqsQueue {
         SqsQueue::new(self.sqs.clone(), url)
     }
 
-    /// The client of all queues.
+    /// The SQS client, for calls that the Queue port does not have.
     #[must_use]
     pub fn sqs(&self) -> &aws_sdk_sqs::Client {
         &self.sqs
     }
 
-    /// The API key in a secret.
+    /// The API key in the secret with this ARN.
     #[cfg(feature = "lambda")]
     #[must_use]
-    pub fn key(&self, secret_arn: &str) -> SecretKey {
-        SecretKey::new(self.secrets.clone(), secret_arn)
+    pub fn key(&self, secret_arn: &str) -> SecretsManagerKey {
+        SecretsManagerKey::new(self.secrets.clone(), secret_arn)
     }
 
-    /// Whoever has subscribed to a topic; nobody, where there is none.
+    /// The notifier of a topic. Without a topic, no notification is sent.
     #[cfg(feature = "lambda")]
     #[must_use]
-    pub fn notifier(&self, topic_arn: Option<&str>) -> Arc<dyn Notifier> {
+    pub fn notices(&self, topic_arn: Option<&str>) -> Arc<dyn Notifier> {
         match topic_arn {
             Some(arn) => Arc::new(SnsTopic::new(self.sns.clone(), arn)),
             None => Arc::new(NoopNotifier),
@@ -103,8 +105,7 @@ impl Aws {
     }
 }
 
-/// One for all services, with the SDK's own choices. Left alone, each of its clients makes one, and reads the system's
-/// certificates for it.
+/// One HTTP client for all services, with the SDK's own defaults.
 fn http_client() -> SharedHttpClient {
     let connector = Connector::builder()
         .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())

@@ -1,4 +1,4 @@
-//! The real clock and real chance.
+//! The [`Clock`] port over the operating system: time of day in milliseconds, and random bits.
 
 use jiff::Timestamp;
 use packshot_pipeline::ports::Clock;
@@ -8,19 +8,34 @@ use packshot_pipeline::ports::Clock;
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the gate")]
+    #[expect(clippy::disallowed_methods, reason = "the Clock port is the only way to the time of day")]
     fn now(&self) -> Timestamp {
         let now = Timestamp::now();
-        // Milliseconds are enough for anything we record, and readable.
+        // Persisted times have milliseconds: enough for every use, and readable.
         Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
 
     #[expect(
         clippy::expect_used,
-        reason = "without chance two workers could share a nonce and pay twice: better to stop"
+        reason = "without randomness two workers could share a nonce and pay twice: better to stop"
     )]
     fn random(&self) -> u64 {
         getrandom::u64().expect("the operating system gives no random bits")
+    }
+}
+
+/// A clock for tests: always 2026-03-01 12:00:00 UTC, and no randomness.
+#[cfg(test)]
+pub(crate) struct FixedClock;
+
+#[cfg(test)]
+impl Clock for FixedClock {
+    fn now(&self) -> Timestamp {
+        "2026-03-01T12:00:00Z".parse().unwrap()
+    }
+
+    fn random(&self) -> u64 {
+        0
     }
 }
 
@@ -29,12 +44,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chance_does_not_repeat() {
+    fn random_values_differ() {
         assert_ne!(SystemClock.random(), SystemClock.random());
     }
 
     #[test]
-    fn time_is_of_our_age() {
+    fn the_time_of_day_is_after_1970() {
         assert!(SystemClock.now() > Timestamp::UNIX_EPOCH);
     }
 }

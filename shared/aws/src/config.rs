@@ -1,5 +1,6 @@
-//! What an operator decided, read once from the environment. Every problem is reported at once, by the name of the variable
-//! and of the template's parameter that fills it.
+//! The configuration of the Lambda functions, read once from the environment. All problems are collected and reported together,
+//! each with the name of the variable and of the parameter in template.yaml that sets it. Defaults are those of
+//! [`packshot_pipeline::settings`].
 
 use std::{fmt, num::NonZeroU32, ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -16,63 +17,63 @@ use tracing::level_filters::LevelFilter;
 use crate::images_api::parse_base_url;
 
 const DAY: u64 = 24 * 3600;
-/// Lambda's limit.
+/// Lambda's limit for one invocation.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(900);
 
-/// What the splitter is told.
+/// The configuration of the splitter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SplitterConfig {
-    /// `BUCKET`
+    /// `BUCKET`: the name of the stack's bucket.
     pub bucket: String,
-    /// `LOG_LEVEL`
+    /// `LOG_LEVEL` of packshot's own crates.
     pub log_level: LevelFilter,
-    /// `STACK_NAME`: what its metrics go by.
+    /// `STACK_NAME`: the value of the dimension `Stack` of its metrics.
     pub stack_name: String,
-    /// `ROWS_QUEUE_URL`
+    /// `ROWS_QUEUE_URL`: the queue from the splitter to the generator.
     pub rows_queue_url: String,
-    /// `NOTIFY_TOPIC_ARN`: who hears of rejected files; nobody where absent.
+    /// `NOTIFY_TOPIC_ARN`: the topic for rejected files. If absent, no notification is sent.
     pub notify_topic_arn: Option<String>,
-    /// Everything else.
+    /// The other variables: request defaults and limits.
     pub settings: SplitSettings,
 }
 
-/// What the generator is told.
+/// The configuration of the generator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneratorConfig {
-    /// `BUCKET`
+    /// `BUCKET`: the name of the stack's bucket.
     pub bucket: String,
-    /// `LOG_LEVEL`
+    /// `LOG_LEVEL` of packshot's own crates.
     pub log_level: LevelFilter,
-    /// `STACK_NAME`: what its metrics go by.
+    /// `STACK_NAME`: the value of the dimension `Stack` of its metrics.
     pub stack_name: String,
-    /// `ROWS_QUEUE_URL`
+    /// `ROWS_QUEUE_URL`: the queue from the splitter to the generator.
     pub rows_queue_url: String,
-    /// `RETRY_QUEUE_URL`
+    /// `RETRY_QUEUE_URL`: the queue of the rows that failed and may be run again.
     pub retry_queue_url: String,
-    /// `API_KEY_SECRET_ARN`
+    /// `API_KEY_SECRET_ARN`: the secret that holds the key of the images API.
     pub api_key_secret_arn: String,
-    /// `API_BASE_URL`
+    /// `API_BASE_URL` of the images API, checked by [`parse_base_url`].
     pub api_base_url: String,
-    /// `PRICE_PER_IMAGE`, in USD: what the spend is estimated with.
+    /// `PRICE_PER_IMAGE`, in USD, for the metric of the estimated spend.
     pub price_per_image: f64,
-    /// Everything else.
+    /// The other variables: timeouts, retries and limits.
     pub settings: GenerateSettings,
 }
 
-/// What the merger is told.
+/// The configuration of the merger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergerConfig {
-    /// `BUCKET`
+    /// `BUCKET`: the name of the stack's bucket.
     pub bucket: String,
-    /// `LOG_LEVEL`
+    /// `LOG_LEVEL` of packshot's own crates.
     pub log_level: LevelFilter,
-    /// `STACK_NAME`: what its metrics go by.
+    /// `STACK_NAME`: the value of the dimension `Stack` of its metrics.
     pub stack_name: String,
-    /// `NOTIFY_TOPIC_ARN`: who hears of finished jobs; nobody where absent.
+    /// `NOTIFY_TOPIC_ARN`: the topic for finished jobs. If absent, no notification is sent.
     pub notify_topic_arn: Option<String>,
 }
 
-/// Everything that is wrong with the environment. A person has to act.
+/// All problems of the environment. An operator has to fix them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(Vec<String>);
 
@@ -83,16 +84,16 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// The environment of this process: the one gate to it.
-#[expect(clippy::disallowed_methods, reason = "this is the gate")]
+/// Reads a variable of this process.
+#[expect(clippy::disallowed_methods, reason = "this function is the only way to the environment")]
 pub fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
 impl SplitterConfig {
-    /// Reads the configuration.
+    /// Reads and checks all variables.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut reader = Reader::new(&environment);
+        let mut reader = EnvReader::new(&environment);
         let default = SplitSettings::default();
         let config = Self {
             bucket: reader.required("BUCKET"),
@@ -120,9 +121,9 @@ impl SplitterConfig {
 }
 
 impl GeneratorConfig {
-    /// Reads the configuration.
+    /// Reads and checks all variables.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut reader = Reader::new(&environment);
+        let mut reader = EnvReader::new(&environment);
         let default = GenerateSettings::default();
         let config = Self {
             bucket: reader.required("BUCKET"),
@@ -134,7 +135,7 @@ impl GeneratorConfig {
             api_base_url: reader.base_url("API_BASE_URL", "https://api.creativeai.run"),
             price_per_image: reader.amount("PRICE_PER_IMAGE", 0.0..=1000.0, 0.21),
             settings: GenerateSettings {
-                // A function has 15 minutes for everything.
+                // A function has 900 s in total.
                 request_timeout: reader.seconds("REQUEST_TIMEOUT_SECONDS", 1..=840, default.request_timeout),
                 retries: reader.number("MAX_RETRIES", 0..=10, default.retries),
                 retry_after_ceiling: reader.seconds(
@@ -165,7 +166,7 @@ impl GeneratorConfig {
         let timeout = reader.seconds("GENERATOR_TIMEOUT_SECONDS", 3..=900, LONGEST_INVOCATION);
         let call = config.settings.request_timeout;
         if call + AFTER_CALL >= timeout {
-            // It would start, find at each message that no call can end in time, and send all of them back for ever.
+            // The function would return every message for ever, because no call could finish before the deadline.
             let problem = format!(
                 "an invocation of {} s (parameter GeneratorTimeoutSeconds) has no room for a call of {} s and {} s after it",
                 timeout.as_secs(),
@@ -179,9 +180,9 @@ impl GeneratorConfig {
 }
 
 impl MergerConfig {
-    /// Reads the configuration.
+    /// Reads and checks all variables.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut reader = Reader::new(&environment);
+        let mut reader = EnvReader::new(&environment);
         let config = Self {
             bucket: reader.required("BUCKET"),
             log_level: reader.log_level(),
@@ -192,13 +193,13 @@ impl MergerConfig {
     }
 }
 
-/// Reads variables and collects what is wrong with them. A variable that is empty is a parameter that was left empty.
-struct Reader<'a> {
+/// Reads variables and collects their problems. An empty variable counts as absent: its parameter was left empty.
+struct EnvReader<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
     problems: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> EnvReader<'a> {
     fn new(environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self { environment, problems: Vec::new() }
     }
@@ -216,7 +217,7 @@ impl<'a> Reader<'a> {
         self.optional(name).unwrap_or_else(|| default.to_owned())
     }
 
-    /// A variable that the template fills by itself, or from a parameter without a default.
+    /// A variable that template.yaml sets itself, or from a parameter without a default.
     fn required(&mut self, name: &str) -> String {
         self.optional(name).unwrap_or_else(|| {
             self.problem(name, "is missing or empty");
@@ -242,7 +243,7 @@ impl<'a> Reader<'a> {
     fn secret_arn(&mut self, name: &str) -> String {
         let arn = self.required(name);
         if !arn.is_empty() && !arn.starts_with("arn:") {
-            // Not repeated: it may be the key itself.
+            // The value is not repeated: it may be the key itself.
             self.problem(name, "must be the ARN of a secret; it begins with arn:");
         }
         arn
@@ -309,7 +310,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The template's parameter behind a variable: `MAX_ROWS` is filled from `MaxRows`.
+/// The name of the parameter that sets a variable: `MaxRows` for `MAX_ROWS`.
 fn parameter(name: &str) -> String {
     name.split('_').map(|word| format!("{}{}", &word[..1], word[1..].to_ascii_lowercase())).collect()
 }

@@ -1,4 +1,7 @@
-//! AWS's events and ours. AWS's are repeated, encoded, and sometimes not what they seem.
+//! Converts the events that Lambda receives into the inputs of the use cases, and their outcome into the response.
+//!
+//! S3 encodes keys, sends a test event without records when a notification is set up, and may send an event more than once. SQS
+//! reads the response of a batch literally: exactly the messages that it names are delivered again, and an empty id means all.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -8,42 +11,57 @@ use aws_lambda_events::{
 };
 use futures::future::join_all;
 use jiff::Timestamp;
-use packshot_pipeline::{merge::Changed, ports::Delivery, split::SplitInput};
+use packshot_pipeline::{
+    merge::Changed,
+    ports::Delivery,
+    split::{SplitError, SplitInput, SplitReport},
+};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::trace;
 
-/// What S3 sends: an `S3Event`, or the test event without `Records` that it sends when a notification is set up.
+/// An event notification from S3. The test event that S3 sends when a notification is set up has no `Records`.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Notification {
+pub struct S3Notification {
     #[serde(rename = "Event")]
     event: Option<String>,
     #[serde(rename = "Records")]
     records: Option<Vec<S3EventRecord>>,
 }
 
-/// Why an event cannot be read. It will never be readable.
+/// The event is not a valid notification from S3; receiving it again does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     /// Not JSON, or not the JSON of an S3 event.
     #[error("not an S3 event: {0}")]
     Unreadable(#[from] serde_json::Error),
-    /// JSON, but without records and not S3's test event.
+    /// JSON, but without records, and not S3's test event.
     #[error("not an S3 event: it has no Records")]
     NoRecords,
     /// A record that names no object.
     #[error("an S3 event without a bucket or a key")]
     NoObject,
-    /// A key that does not decode.
+    /// A key that is not UTF-8 after percent-decoding.
     #[error("the key `{0}` of an S3 event does not decode to UTF-8")]
     Encoding(String),
 }
 
-impl Notification {
-    /// The objects that were created. Other events, such as removals, are none of our business.
-    fn created(&self) -> Result<impl Iterator<Item = &S3EventRecord>, EventError> {
+/// Some objects of a notification were not split. Splitting all of them again is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum SplitEachError {
+    /// Nothing was split.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// One line for each object that failed: its key and the error.
+    #[error("{0}")]
+    Unfinished(String),
+}
+
+impl S3Notification {
+    /// The records of created objects. Other records, such as removals, are ignored.
+    fn created_objects(&self) -> Result<impl Iterator<Item = &S3EventRecord>, EventError> {
         let records = match (&self.records, self.event.as_deref()) {
             (Some(records), _) => records.as_slice(),
             (None, Some("s3:TestEvent")) => &[],
@@ -56,9 +74,9 @@ impl Notification {
         Ok(records.iter().filter(is_created))
     }
 
-    /// The catalogs to split.
-    pub fn splits(&self) -> Result<Vec<SplitInput>, EventError> {
-        self.created()?.map(split_input).collect()
+    /// The uploaded objects as inputs of the splitter.
+    pub fn split_inputs(&self) -> Result<Vec<SplitInput>, EventError> {
+        self.created_objects()?.map(split_input).collect()
     }
 }
 
@@ -75,25 +93,25 @@ fn split_input(record: &S3EventRecord) -> Result<SplitInput, EventError> {
     })
 }
 
-/// Keys in events are encoded as in a form: `+` is a space, then percent.
+/// Decodes a key. S3 encodes it like a form field: `+` for a space, then percent-encoding.
 fn object_key(record: &S3EventRecord) -> Result<String, EventError> {
     let encoded = record.s3.object.key.as_deref().filter(|key| !key.is_empty()).ok_or(EventError::NoObject)?;
     let spaced = encoded.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().map(Cow::into_owned).map_err(|_| EventError::Encoding(encoded.to_owned()))
 }
 
-/// Anything earlier is no time of day: `cargo lambda watch` hands every invocation the same small number.
+/// In milliseconds since 1970; smaller values are not a time of day. `cargo lambda watch` sends a constant small number.
 const FIRST_PLAUSIBLE_DEADLINE: u64 = 1_000_000_000_000;
 
-/// When the invocation ends, from the context's milliseconds; never, where the host gives no time of day. Lambda's clock
-/// and ours are the same machine's.
+/// The end of the invocation, from the milliseconds in Lambda's context. Without a plausible time of day there is no deadline.
+/// Lambda's clock and the function's are the same machine's.
 #[must_use]
 pub fn deadline(milliseconds: u64) -> Timestamp {
     let at = i64::try_from(milliseconds).ok().filter(|_| milliseconds >= FIRST_PLAUSIBLE_DEADLINE);
     at.and_then(|at| Timestamp::from_millisecond(at).ok()).unwrap_or(Timestamp::MAX)
 }
 
-/// The messages of a batch. A message without an id is worked on like the others; only its failure cannot be reported.
+/// The messages of a batch. A message without an id is processed like the others, but its failure cannot be reported.
 #[must_use]
 pub fn deliveries(event: SqsEvent) -> Vec<Delivery> {
     event.records.into_iter().map(delivery).collect()
@@ -107,9 +125,35 @@ fn delivery(message: SqsMessage) -> Delivery {
     }
 }
 
-/// Handles the messages of a batch all at once, each as part of the trace that its sender was in, and returns what all of
-/// them return.
-pub async fn each<F>(event: SqsEvent, handle: impl Fn(Delivery) -> F) -> Vec<String>
+/// Splits the objects of a notification one after the other and logs each outcome. A failure does not stop the next object; the
+/// error names all failures, so that Lambda calls again. Splitting is idempotent.
+pub async fn split_each<F>(event: S3Notification, split: impl Fn(SplitInput) -> F) -> Result<(), SplitEachError>
+where
+    F: Future<Output = Result<SplitReport, SplitError>>,
+{
+    let mut problems = Vec::new();
+    for input in event.split_inputs()? {
+        let key = input.key.clone();
+        match split(input).await {
+            Ok(SplitReport::Split(job)) => {
+                tracing::info!(key, job = %job.job, rows = job.rows, valid = job.valid, rejected = job.rejected, "split");
+            }
+            Ok(SplitReport::Rejected { job, problem, .. }) => {
+                // The full sentence is in the summary only, because it may quote the file.
+                tracing::warn!(key, %job, code = problem.code, line = problem.line, "not a catalog");
+            }
+            Ok(SplitReport::Nothing(why)) => tracing::info!(key, why, "nothing to split"),
+            Err(error) => {
+                tracing::warn!(key, %error, "not split to the end");
+                problems.push(format!("{key}: {error}"));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(SplitEachError::Unfinished(problems.join("\n"))) }
+}
+
+/// Handles the messages of a batch concurrently, each inside the trace of its sender, and concatenates the results.
+pub async fn handle_each<F>(event: SqsEvent, handle: impl Fn(Delivery) -> F) -> Vec<String>
 where
     F: Future<Output = Vec<String>>,
 {
@@ -120,13 +164,13 @@ where
     join_all(handled).await.concat()
 }
 
-/// What wakes the merger.
+/// What invokes the merger.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Value")]
 pub enum MergerEvent {
     /// Messages of the merge queue.
     Batch(SqsEvent),
-    /// The clock: it is time to look after what no event has asked for.
+    /// The timer: the merger finishes the jobs that no event has finished.
     Schedule,
 }
 
@@ -141,13 +185,13 @@ impl TryFrom<Value> for MergerEvent {
     }
 }
 
-/// What a batch of the merge queue says.
+/// The content of a batch of the merge queue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The messages, each with the keys that changed; those of a test event change nothing.
+    /// The readable messages with the keys that changed; a test event has none.
     pub batch: Vec<Changed>,
-    /// Ids of the messages that nobody can read. They are answered as failed, so that the queue moves them to its
-    /// dead-letter queue, where somebody sees them.
+    /// Ids of the unreadable messages. They are reported as failed, so that the queue moves them to its dead-letter queue,
+    /// which has an alarm.
     pub poison: Vec<String>,
 }
 
@@ -167,12 +211,24 @@ pub fn changes(event: SqsEvent) -> Changes {
     changes
 }
 
-fn changed_keys(body: &str) -> Result<Vec<String>, EventError> {
-    let notification: Notification = serde_json::from_str(body)?;
-    notification.created()?.map(object_key).collect()
+/// Passes the changed keys of a batch to `merge`, which returns the ids of the messages that have to be delivered again. The
+/// response names those and the unreadable ones.
+pub async fn merge_changes<F>(event: SqsEvent, merge: impl FnOnce(Vec<Changed>) -> F) -> SqsBatchResponse
+where
+    F: Future<Output = Vec<String>>,
+{
+    let Changes { batch, poison } = changes(event);
+    let returned = merge(batch).await;
+    batch_response(returned.into_iter().chain(poison))
 }
 
-/// The answer that sends exactly these messages back. An empty id would send back the whole batch, paid rows included.
+fn changed_keys(body: &str) -> Result<Vec<String>, EventError> {
+    let notification: S3Notification = serde_json::from_str(body)?;
+    notification.created_objects()?.map(object_key).collect()
+}
+
+/// The response that returns exactly these messages to the queue. An empty id would return the whole batch, paid rows included,
+/// so it is left out.
 #[must_use]
 pub fn batch_response(ids: impl IntoIterator<Item = String>) -> SqsBatchResponse {
     let ids: BTreeSet<String> = ids.into_iter().filter(|id| !id.is_empty()).collect();
@@ -205,7 +261,7 @@ mod tests {
         })
     }
 
-    fn notification(value: Value) -> Notification {
+    fn notification(value: Value) -> S3Notification {
         serde_json::from_value(value).unwrap()
     }
 
@@ -229,10 +285,10 @@ mod tests {
                 edition: String::new(),
                 round: 0,
             };
-            assert_eq!(event.splits().unwrap(), [expected]);
+            assert_eq!(event.split_inputs().unwrap(), [expected]);
         }
         let event = notification(json!({"Records": [record("ObjectCreated:Put", "incoming/%FF.csv")]}));
-        assert!(matches!(event.splits(), Err(EventError::Encoding(_))));
+        assert!(matches!(event.split_inputs(), Err(EventError::Encoding(_))));
     }
 
     #[test]
@@ -243,21 +299,21 @@ mod tests {
             record("s3:ObjectCreated:Put", "incoming/b.csv"),
             record("ObjectCreatedSomehow", "incoming/c.csv"),
         ]}));
-        let keys: Vec<String> = event.splits().unwrap().into_iter().map(|input| input.key).collect();
+        let keys: Vec<String> = event.split_inputs().unwrap().into_iter().map(|input| input.key).collect();
         assert_eq!(keys, ["incoming/a.csv", "incoming/b.csv"]);
-        assert!(notification(test_event()).splits().unwrap().is_empty());
-        assert!(matches!(notification(json!({"hello": 1})).splits(), Err(EventError::NoRecords)));
+        assert!(notification(test_event()).split_inputs().unwrap().is_empty());
+        assert!(matches!(notification(json!({"hello": 1})).split_inputs(), Err(EventError::NoRecords)));
     }
 
     #[test]
     fn an_object_without_a_version_has_none() {
         let mut unversioned = record("ObjectCreated:Put", "incoming/a.csv");
         unversioned["s3"]["object"].as_object_mut().unwrap().remove("versionId");
-        let splits = notification(json!({"Records": [unversioned]})).splits().unwrap();
-        assert_eq!(splits[0].version_id, None);
+        let inputs = notification(json!({"Records": [unversioned]})).split_inputs().unwrap();
+        assert_eq!(inputs[0].version_id, None);
         let mut nameless = record("ObjectCreated:Put", "");
         nameless["s3"]["object"]["key"] = Value::Null;
-        assert!(matches!(notification(json!({"Records": [nameless]})).splits(), Err(EventError::NoObject)));
+        assert!(matches!(notification(json!({"Records": [nameless]})).split_inputs(), Err(EventError::NoObject)));
     }
 
     fn batch(bodies: &[(Value, &str)]) -> SqsEvent {
@@ -269,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn merge_messages_name_keys_and_unreadable_ones_their_id() {
+    fn merge_messages_give_their_keys_and_unreadable_ones_their_id() {
         let good = json!({"Records": [record("ObjectCreated:Put", "results/j/000000/1-a%2525.jsonl")]}).to_string();
         let changes = changes(batch(&[
             (json!("m1"), &good),
@@ -288,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_become_deliveries_whatever_is_missing() {
+    fn incomplete_messages_become_deliveries() {
         let event = batch(&[(json!("m1"), "{}"), (Value::Null, "x")]);
         let deliveries = deliveries(event);
         assert_eq!(deliveries[0], Delivery { id: "m1".into(), body: "{}".into(), receipt: "r".into() });
@@ -304,7 +360,7 @@ mod tests {
             event(json!({"AWSTraceHeader": "Root=1-b"})),
         ];
         let event: SqsEvent = serde_json::from_value(json!({"Records": records})).unwrap();
-        let traces = each(event, |delivery| async move {
+        let traces = handle_each(event, |delivery| async move {
             tokio::task::yield_now().await;
             let header = trace::attribute().map(|(_, value)| value.string_value.unwrap());
             assert_eq!(delivery.id, header.clone().unwrap_or_default());
@@ -314,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_is_told_from_a_batch() {
+    fn the_timer_is_distinguished_from_a_batch() {
         let schedule =
             json!({"source": "aws.events", "detail-type": "Scheduled Event", "resources": ["arn"], "detail": {}});
         assert!(matches!(serde_json::from_value(schedule), Ok(MergerEvent::Schedule)));
@@ -324,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_never_names_an_empty_id() {
+    fn the_response_never_names_an_empty_id() {
         let answer = |ids: &[&str]| serde_json::to_value(batch_response(ids.iter().map(|&id| id.to_owned()))).unwrap();
         assert_eq!(answer(&[]), json!({"batchItemFailures": []}));
         assert_eq!(answer(&[""]), json!({"batchItemFailures": []}));

@@ -1,26 +1,25 @@
-//! packshot's adapters: what connects the use cases to AWS and to the images API.
+//! The adapters that connect packshot's use cases to AWS and to the images API, and the conversion of AWS events.
 //!
-//! The ports themselves, and what their errors promise, are described in [`packshot_pipeline::ports`]. Everything here is
-//! behind a feature, so that nobody builds what only others need.
+//! [`packshot_pipeline::ports`] defines the ports and what their errors promise; each module here implements one of them or
+//! feeds the functions that do. A Cargo feature guards each group, so that the command-line tool does not build what only the
+//! Lambda functions use.
 
-#[cfg(feature = "images")]
-mod address;
+pub mod api_key;
 #[cfg(feature = "sdk")]
 pub mod clients;
 pub mod clock;
 #[cfg(feature = "lambda")]
 pub mod config;
 #[cfg(feature = "lambda")]
+pub mod emf;
+#[cfg(any(feature = "images", feature = "sdk"))]
+mod error_chain;
+#[cfg(feature = "lambda")]
 pub mod events;
 #[cfg(feature = "images")]
 pub mod images_api;
-pub mod key;
 #[cfg(feature = "lambda")]
 pub mod metrics;
-#[cfg(feature = "lambda")]
-pub mod notify;
-#[cfg(feature = "images")]
-mod pictures;
 #[cfg(feature = "sdk")]
 pub mod redrive;
 #[cfg(feature = "sdk")]
@@ -28,7 +27,9 @@ pub mod s3;
 #[cfg(feature = "sdk")]
 mod sdk_error;
 #[cfg(feature = "lambda")]
-pub mod secret;
+pub mod secrets_manager;
+#[cfg(feature = "lambda")]
+pub mod sns;
 #[cfg(feature = "sdk")]
 pub mod sqs;
 #[cfg(feature = "lambda")]
@@ -38,20 +39,3 @@ mod test_server;
 #[cfg(feature = "sdk")]
 pub mod trace;
 pub mod unused;
-
-/// An error with its causes in one line: libraries say "error sending request" and hide the reason one level down.
-#[cfg(any(feature = "images", feature = "sdk"))]
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some libraries repeat the cause in their own message.
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}

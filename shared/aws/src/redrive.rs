@@ -1,7 +1,8 @@
-//! Brings failed rows back: from the retry queue to the rows queue.
+//! Moves failed rows from the retry queue back to the rows queue: receive, send a copy, delete. Every step may repeat, because
+//! the generator is idempotent.
 //!
-//! SQS's own StartMessageMoveTask does the same to every message; this leaves those alone that no run can ever handle, and
-//! says how many there were.
+//! SQS's own StartMessageMoveTask moves every message. This moves only rows, leaves poison messages, which no run can handle,
+//! and counts both.
 
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use packshot_pipeline::ports::{OutgoingMessage, Queue as _, QueueError};
 
 use crate::{sdk_error::Failure, sqs::SqsQueue};
 
+/// SQS returns at most this many messages for one receive.
 const BATCH: i32 = 10;
-/// Received and not deleted in this time comes back: the move may be repeated, the rows stand it.
-const HOLD: Duration = Duration::from_secs(60);
+/// A message that is received and not deleted in this time becomes visible again and may be moved twice.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The two queues of a deployment.
+/// The queues of a deployment that a redrive moves messages between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queues {
     /// URL of the rows queue.
@@ -27,18 +29,18 @@ pub struct Queues {
     pub retry: String,
 }
 
-/// What was moved.
+/// Counts of a redrive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Redriven {
-    /// Rows that run again.
+    /// Rows moved to the rows queue; they run again.
     pub moved: usize,
-    /// Messages that are no rows, and stay.
+    /// Messages that hold no row; they stay in the retry queue.
     pub poison: usize,
 }
 
-/// Finds the queues of the deployment that a bucket belongs to, by the names that the template gives them.
+/// Finds the queues of the deployment that owns `bucket`, by the names that template.yaml gives them.
 pub async fn find_queues(client: &Client, bucket: &str) -> Result<Queues, QueueError> {
-    // <stack>-<account>-<region>, and regions have two hyphens.
+    // The bucket is named <stack>-<account>-<region>, and a region has two hyphens.
     let stack = bucket.rsplitn(5, '-').nth(4).unwrap_or(bucket);
     let listed = client.list_queues().queue_name_prefix(format!("{stack}-")).send().await.map_err(|e| refused(&e))?;
     let find = |name: &str| {
@@ -56,7 +58,7 @@ pub async fn find_queues(client: &Client, bucket: &str) -> Result<Queues, QueueE
     Ok(Queues { rows: find("RowsQueue")?, retry: find("RetryQueue")? })
 }
 
-/// Moves what is in the retry queue now; what arrives meanwhile stays.
+/// Moves the messages that are visible in the retry queue now. Messages that arrive during the move may stay.
 pub async fn redrive(client: &Client, queues: &Queues) -> Result<Redriven, QueueError> {
     let rows = SqsQueue::new(client.clone(), &queues.rows);
     let mut redriven = Redriven::default();
@@ -66,7 +68,7 @@ pub async fn redrive(client: &Client, queues: &Queues) -> Result<Redriven, Queue
             .receive_message()
             .queue_url(&queues.retry)
             .max_number_of_messages(BATCH)
-            .visibility_timeout(i32::try_from(HOLD.as_secs()).unwrap_or(i32::MAX))
+            .visibility_timeout(i32::try_from(VISIBILITY_TIMEOUT.as_secs()).unwrap_or(i32::MAX))
             .wait_time_seconds(2)
             .message_attribute_names("error_code")
             .send()
@@ -76,15 +78,15 @@ pub async fn redrive(client: &Client, queues: &Queues) -> Result<Redriven, Queue
         if messages.is_empty() {
             break;
         }
-        let (poison, again): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_poison);
+        let (poison, rows_to_move): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_poison);
         redriven.poison += poison.len();
-        let bodies: Vec<_> = again
+        let bodies: Vec<_> = rows_to_move
             .iter()
             .map(|message| OutgoingMessage { body: message.body.clone().unwrap_or_default(), attributes: [].into() })
             .collect();
         rows.send(&bodies).await?;
-        for message in again {
-            // After the copy is sent: a row is at worst there twice, never gone.
+        for message in rows_to_move {
+            // Only after the copy is sent: a row may exist twice, but is never lost.
             let receipt = message.receipt_handle.unwrap_or_default();
             client
                 .delete_message()
@@ -99,7 +101,7 @@ pub async fn redrive(client: &Client, queues: &Queues) -> Result<Redriven, Queue
     Ok(redriven)
 }
 
-/// About how many messages can be received from a queue now.
+/// The approximate number of visible messages in a queue.
 pub async fn waiting(client: &Client, url: &str) -> Result<usize, QueueError> {
     let name = QueueAttributeName::ApproximateNumberOfMessages;
     let answer = client.get_queue_attributes().queue_url(url).attribute_names(name.clone()).send().await;
@@ -112,7 +114,7 @@ fn is_poison(message: &Message) -> bool {
     code.and_then(|code| code.string_value.as_deref()) == Some("poison")
 }
 
-/// The SDK has repeated what may be repeated; whatever is left is for the person who typed the command.
+/// The SDK has already retried transient failures, so any error ends the command.
 fn refused<E>(error: &SdkError<E>) -> QueueError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

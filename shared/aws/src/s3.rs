@@ -1,4 +1,8 @@
-//! The bucket, over the AWS SDK.
+//! The [`Store`] port over S3, through the AWS SDK.
+//!
+//! The SDK retries reads, and a read resumes after a broken connection. The request that makes a write visible is sent once: if
+//! the SDK repeated one whose answer was lost, the 412 or 503 of the repetition would say nothing about the first. A body of
+//! 8 MiB or more goes up as a multipart upload, with the precondition on its completion. A semaphore limits concurrent requests.
 
 use std::sync::Arc;
 
@@ -17,61 +21,62 @@ use packshot_pipeline::{
 use tokio::sync::Semaphore;
 
 use self::{
-    reading::Reading,
-    wire::{Access, conditions, content_type, etag, is_missing, meta, store_error},
+    errors::{Access, is_missing, store_error},
+    headers::{conditions, content_type, etag, meta},
+    resumable_read::ResumableRead,
 };
-use crate::chain;
+use crate::error_chain::with_causes;
 
-mod reading;
-mod wire;
+mod errors;
+mod headers;
+mod resumable_read;
 
-/// S3 wants at least 5 MiB and takes 10,000 parts.
+/// The first parts of a multipart upload. S3 requires at least 5 MiB and accepts 10,000 parts.
 const PART_BYTES: usize = 8 * 1024 * 1024;
 const PARTS_IN_FLIGHT: usize = 4;
 
-/// A bucket.
+/// The objects of one bucket.
 #[derive(Debug, Clone)]
 pub struct S3Store {
     client: Client,
-    /// Does not repeat a call by itself. The SDK would repeat lost writes, too, and then a 412 or a 503 at the end would say
-    /// nothing about the write before it.
-    once: Client,
+    /// For the request that makes a write visible: the SDK does not retry it.
+    no_retry_client: Client,
+    /// One permit for each concurrent request.
     permits: Arc<Semaphore>,
     bucket: Arc<str>,
 }
 
-/// What became of an object that was written.
+/// Identifies the object that a write produced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenObject {
     /// Identity of the content.
     pub etag: Etag,
-    /// The version that it became, where the bucket has versions.
+    /// `None` if the bucket has no versioning.
     pub version_id: Option<String>,
 }
 
 impl S3Store {
-    /// A store over this bucket.
+    /// A store without a limit on requests in flight.
     #[must_use]
     pub fn new(client: Client, bucket: &str) -> Self {
-        let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        let no_retry = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { client, once: Client::from_conf(once), permits, bucket: bucket.into() }
+        Self { client, no_retry_client: Client::from_conf(no_retry), permits, bucket: bucket.into() }
     }
 
-    /// As it is, with at most so many requests at once, and so as many connections: a new one costs as much CPU as five
-    /// requests.
+    /// Limits concurrent requests, and with them connections: opening one costs as much CPU as five requests.
     #[must_use]
-    pub fn at_most(self, requests: usize) -> Self {
+    pub fn with_max_requests(self, requests: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(requests)), ..self }
     }
 
-    /// As [`Store::put_stream`], and says which version the object became.
+    /// Does what [`Store::put_stream`] does, and also returns the version of the object.
     pub async fn upload(
         &self,
         key: &str,
         mut body: Body<'_>,
         precondition: &Precondition,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WrittenObject, StoreError> {
         let first = next_part(&mut body, PART_BYTES).await?;
         if first.len() < PART_BYTES {
             return self.put_whole(key, first, precondition).await;
@@ -79,12 +84,17 @@ impl S3Store {
         self.put_parts(key, first, body, precondition).boxed().await
     }
 
-    async fn put_whole(&self, key: &str, body: Bytes, precondition: &Precondition) -> Result<Written, StoreError> {
+    async fn put_whole(
+        &self,
+        key: &str,
+        body: Bytes,
+        precondition: &Precondition,
+    ) -> Result<WrittenObject, StoreError> {
         let (absent, matches) = conditions(precondition);
-        // Here and below: the semaphore is never closed.
+        // Here and below, the error is ignored: the semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let done = self
-            .once
+            .no_retry_client
             .put_object()
             .bucket(&*self.bucket)
             .key(key)
@@ -95,17 +105,17 @@ impl S3Store {
             .send()
             .await
             .map_err(|error| store_error(&error, Access::Write, key))?;
-        Ok(Written { etag: etag(done.e_tag(), key)?, version_id: done.version_id })
+        Ok(WrittenObject { etag: etag(done.e_tag(), key)?, version_id: done.version_id })
     }
 
-    /// Uploads the rest of a body of which `first` was already taken.
+    /// Writes `first` and the rest of `body` as a multipart upload, and aborts the upload on failure.
     async fn put_parts(
         &self,
         key: &str,
         first: Bytes,
         body: Body<'_>,
         precondition: &Precondition,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WrittenObject, StoreError> {
         let created = self
             .client
             .create_multipart_upload()
@@ -120,13 +130,13 @@ impl S3Store {
         };
         let written = self.upload_and_complete(key, upload, first, body, precondition).await;
         if written.is_err() {
-            // Parts of an upload that nobody completes are billed until somebody aborts it.
+            // AWS bills the parts of an incomplete upload until it is aborted.
             let aborted =
                 self.client.abort_multipart_upload().bucket(&*self.bucket).key(key).upload_id(upload).send().await;
             if let Err(error) = aborted {
                 tracing::warn!(
                     key,
-                    error = chain(&error),
+                    error = with_causes(&error),
                     "an unfinished upload stays until the bucket's lifecycle rule ends it"
                 );
             }
@@ -141,13 +151,13 @@ impl S3Store {
         first: Bytes,
         body: Body<'_>,
         precondition: &Precondition,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WrittenObject, StoreError> {
         let upload_part = |(number, part)| self.upload_part(key, upload, number, part).boxed();
         let parts: Vec<CompletedPart> =
             parts(first, body).map_ok(upload_part).try_buffered(PARTS_IN_FLIGHT).try_collect().await?;
         let (absent, matches) = conditions(precondition);
         let done = self
-            .once
+            .no_retry_client
             .complete_multipart_upload()
             .bucket(&*self.bucket)
             .key(key)
@@ -158,7 +168,7 @@ impl S3Store {
             .send()
             .await
             .map_err(|error| store_error(&error, Access::Write, key))?;
-        Ok(Written { etag: etag(done.e_tag(), key)?, version_id: done.version_id })
+        Ok(WrittenObject { etag: etag(done.e_tag(), key)?, version_id: done.version_id })
     }
 
     async fn upload_part(
@@ -178,7 +188,7 @@ impl S3Store {
             .body(part.into())
             .send()
             .await
-            // A part is not visible: whatever became of it, the whole may be tried again.
+            // A part is not visible to readers, so repeating it is as safe as a read.
             .map_err(|error| store_error(&error, Access::Read, key))?;
         Ok(CompletedPart::builder().part_number(number).set_e_tag(done.e_tag).build())
     }
@@ -207,18 +217,18 @@ impl Store for S3Store {
             Err(error) => return Err(store_error(&error, Access::Read, key)),
         };
         let meta = meta(answer.e_tag(), answer.content_length(), answer.last_modified(), key)?;
-        let reading = Reading {
-            store: self.clone(),
+        let read = ResumableRead {
+            client: self.client.clone(),
+            bucket: Arc::clone(&self.bucket),
             key: key.to_owned(),
             version,
             etag: meta.etag.clone(),
             bytes: meta.bytes,
             offset: 0,
-            wire: Some(answer.body),
+            stream: Some(answer.body),
         };
-        let body = stream::try_unfold(reading, |mut reading| async move {
-            Ok(reading.next().await?.map(|chunk| (chunk, reading)))
-        });
+        let body =
+            stream::try_unfold(read, |mut read| async move { Ok(read.next().await?.map(|chunk| (chunk, read))) });
         Ok(Some(Object { meta, body: body.boxed() }))
     }
 
@@ -262,8 +272,8 @@ impl Store for S3Store {
     }
 }
 
-/// The body in numbered parts. Boxed, as the futures over it are: the compiler cannot see through their closures that
-/// they may move between threads.
+/// Splits the body into numbered parts. Boxed, as the futures over it are, because the compiler cannot infer through the
+/// closures that they are `Send`.
 fn parts(first: Bytes, body: Body<'_>) -> BoxStream<'_, Result<(i32, Bytes), StoreError>> {
     let parts = stream::try_unfold((first, body, 1), |(part, mut body, number)| async move {
         if part.is_empty() {
@@ -275,12 +285,12 @@ fn parts(first: Bytes, body: Body<'_>) -> BoxStream<'_, Result<(i32, Bytes), Sto
     parts.boxed()
 }
 
-/// Parts grow, so that 10,000 of them hold 430 GiB, while an object of usual size is sent in small ones.
+/// The size of a part. Parts grow with their number, so that 10,000 of them hold 430 GiB while usual objects use small parts.
 fn part_bytes(number: i32) -> usize {
     PART_BYTES * (1 + (number as usize).saturating_sub(1) / 1_000)
 }
 
-/// The next `bytes` or more; fewer only at the end.
+/// Reads the next `bytes` or more; fewer only at the end of the body.
 async fn next_part(body: &mut Body<'_>, bytes: usize) -> Result<Bytes, StoreError> {
     let mut part = BytesMut::new();
     while part.len() < bytes {

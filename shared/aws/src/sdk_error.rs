@@ -1,13 +1,14 @@
-//! What an error of the AWS SDK says about whether the call happened. One table for all three services.
+//! Reduces the errors of the AWS SDK to what the adapters decide by: was the request sent, was it answered, and is the failure
+//! transient. All four services share one table.
 
 use std::error::Error;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use crate::chain;
+use crate::error_chain::{causes, with_causes};
 
-/// Codes that mean "not now", whatever status they come with.
-const PASSING_CODES: [&str; 12] = [
+/// Codes of transient failures, whatever the HTTP status is.
+const TRANSIENT_CODES: [&str; 12] = [
     "InternalError",
     "InternalServerError",
     "KmsThrottled",
@@ -25,67 +26,65 @@ const PASSING_CODES: [&str; 12] = [
 /// How a call ended without success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The request was never valid.
-    Unbuildable(String),
-    /// No connection came about.
+    /// The SDK could not build the request.
+    InvalidRequest(String),
+    /// No connection was made.
     NotSent(String),
-    /// It may have been sent, and no usable answer came.
+    /// The request may have been sent, and no usable answer arrived.
     Lost(String),
-    /// The service said no.
+    /// The service answered with an error.
     Answered {
         status: u16,
-        /// Empty for answers without a body, such as those to HEAD.
+        /// The service's error code; empty for answers without a body, such as those to HEAD.
         code: String,
         detail: String,
     },
 }
 
 impl Failure {
+    /// Classifies an error of any operation.
     pub(crate) fn of<E>(error: &SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
         match error {
-            SdkError::ConstructionFailure(_) => Self::Unbuildable(chain(error)),
-            SdkError::DispatchFailure(_) if never_connected(error) => Self::NotSent(chain(error)),
+            SdkError::ConstructionFailure(_) => Self::InvalidRequest(with_causes(error)),
+            SdkError::DispatchFailure(_) if never_connected(error) => Self::NotSent(with_causes(error)),
             SdkError::ServiceError(answer) => {
                 let status = answer.raw().status().as_u16();
                 let code = answer.err().code().unwrap_or_default().to_owned();
                 let message = answer.err().message().unwrap_or("no message");
                 Self::Answered { status, detail: format!("HTTP {status} {code}: {message}"), code }
             }
-            _ => Self::Lost(chain(error)),
+            _ => Self::Lost(with_causes(error)),
         }
     }
 
-    /// The service was busy, and says so.
-    pub(crate) fn is_passing(&self) -> bool {
+    /// Whether the same call may succeed later.
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Unbuildable(_) => false,
+            Self::InvalidRequest(_) => false,
             Self::NotSent(_) | Self::Lost(_) => true,
             Self::Answered { status, code, .. } => {
-                *status >= 500 || *status == 429 || PASSING_CODES.contains(&code.as_str())
+                *status >= 500 || *status == 429 || TRANSIENT_CODES.contains(&code.as_str())
             }
         }
     }
 
+    /// The text for an error message.
     pub(crate) fn into_detail(self) -> String {
         match self {
-            Self::Unbuildable(detail) | Self::NotSent(detail) | Self::Lost(detail) | Self::Answered { detail, .. } => {
-                detail
-            }
+            Self::InvalidRequest(detail)
+            | Self::NotSent(detail)
+            | Self::Lost(detail)
+            | Self::Answered { detail, .. } => detail,
         }
     }
 }
 
-/// The SDK does not say at which point its connection failed; its HTTP client does.
+/// Whether the connection failed before the request was sent. Only the SDK's HTTP client knows that.
 fn never_connected(error: &(dyn Error + 'static)) -> bool {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if cause.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<hyper_util::client::legacy::Error>())
+        .any(|error| error.is_connect())
 }

@@ -1,4 +1,8 @@
-//! A queue, over the AWS SDK.
+//! The [`Queue`] port over SQS, through the AWS SDK.
+//!
+//! Messages go out in batches of at most ten entries and the bytes of one message, 32 batches at a time. SQS answers 200 even if
+//! it refused entries, so each batch is checked entry by entry: entries that failed for a transient reason are sent again with
+//! exponential backoff, the others are reported to the caller.
 
 use std::{mem, time::Duration};
 
@@ -17,24 +21,29 @@ use packshot_pipeline::{
 
 use crate::{sdk_error::Failure, trace};
 
+/// The data type of all attributes.
+const STRING: &str = "String";
 const BATCH_ENTRIES: usize = 10;
 const BATCHES_IN_FLIGHT: usize = 32;
-/// SQS allows twelve hours counted from the moment the message was received, so the time that a function has worked on it
-/// (15 minutes at most) and the poller had it before has to fit as well.
+/// SQS allows a visibility timeout of 12 hours, counted from the receive. The time that the poller held the message and the
+/// function worked on it (at most 15 minutes) has to fit as well.
 const MAX_DELAY: Duration = Duration::from_secs(12 * 3600 - 1800);
 
-/// A queue.
+/// One queue.
 #[derive(Debug, Clone)]
 pub struct SqsQueue {
     client: Client,
     url: String,
 }
 
-/// What became of a batch: the indices that are still to be sent, and why.
+/// The messages of a batch that are not known to be on the queue, by index.
 #[derive(Debug, Default)]
-struct Left {
-    passing: Vec<usize>,
+struct UnsentEntries {
+    /// Failed for a transient reason; may be sent again.
+    retryable: Vec<usize>,
+    /// SQS will never accept them.
     refused: Vec<usize>,
+    /// Why; for a refused message if there is one.
     detail: String,
 }
 
@@ -45,8 +54,8 @@ impl SqsQueue {
         Self { client, url: url.to_owned() }
     }
 
-    /// Sends one batch, and what is left of it again, until nothing is left or patience is.
-    async fn send_batch(&self, messages: &[OutgoingMessage], batch: Vec<usize>) -> Left {
+    /// Sends one batch, and its retryable entries again until none remain or the backoff ends.
+    async fn send_batch(&self, messages: &[OutgoingMessage], batch: Vec<usize>) -> UnsentEntries {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_max_delay(Duration::from_secs(5))
@@ -56,17 +65,17 @@ impl SqsQueue {
         let mut refused = Vec::new();
         let mut batch = batch;
         loop {
-            let mut left = self.try_batch(messages, &batch).await;
-            refused.append(&mut left.refused);
-            let pause = if left.passing.is_empty() { None } else { pauses.next() };
-            let Some(pause) = pause else { return Left { refused, ..left } };
+            let mut unsent = self.try_batch(messages, &batch).await;
+            refused.append(&mut unsent.refused);
+            let pause = if unsent.retryable.is_empty() { None } else { pauses.next() };
+            let Some(pause) = pause else { return UnsentEntries { refused, ..unsent } };
             tokio::time::sleep(pause).await;
-            batch = left.passing;
+            batch = unsent.retryable;
         }
     }
 
-    async fn try_batch(&self, messages: &[OutgoingMessage], batch: &[usize]) -> Left {
-        let refused = |detail| Left { refused: batch.to_vec(), detail, ..Left::default() };
+    async fn try_batch(&self, messages: &[OutgoingMessage], batch: &[usize]) -> UnsentEntries {
+        let refused = |detail| UnsentEntries { refused: batch.to_vec(), detail, ..UnsentEntries::default() };
         let entries: Result<Vec<_>, _> = batch.iter().map(|&index| entry(index, &messages[index])).collect();
         let entries = match entries {
             Ok(entries) => entries,
@@ -76,13 +85,17 @@ impl SqsQueue {
         match answer {
             Ok(answer) => {
                 let sent: Vec<&str> = answer.successful().iter().map(|entry| entry.id()).collect();
-                left_over(batch, &sent, answer.failed())
+                unsent_entries(batch, &sent, answer.failed())
             }
             Err(error) => {
                 let failure = Failure::of(&error);
-                // A batch whose answer was lost is sent again: consumers stand a message that comes twice.
-                if failure.is_passing() {
-                    Left { passing: batch.to_vec(), detail: failure.into_detail(), ..Left::default() }
+                // A batch whose answer was lost is sent again: consumers are idempotent.
+                if failure.is_transient() {
+                    UnsentEntries {
+                        retryable: batch.to_vec(),
+                        detail: failure.into_detail(),
+                        ..UnsentEntries::default()
+                    }
                 } else {
                     refused(failure.into_detail())
                 }
@@ -95,14 +108,14 @@ impl SqsQueue {
 impl Queue for SqsQueue {
     async fn send(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError> {
         let sends: Vec<_> = batches(messages).into_iter().map(|batch| self.send_batch(messages, batch)).collect();
-        let mut all = Left::default();
+        let mut all = UnsentEntries::default();
         let mut outcomes = stream::iter(sends).buffer_unordered(BATCHES_IN_FLIGHT);
-        while let Some(mut left) = outcomes.next().await {
-            all.passing.append(&mut left.passing);
-            all.refused.append(&mut left.refused);
-            // Why something was refused matters more than why something has to wait.
-            if !left.detail.is_empty() && all.refused.is_empty() || all.detail.is_empty() {
-                all.detail = mem::take(&mut left.detail);
+        while let Some(mut unsent) = outcomes.next().await {
+            all.retryable.append(&mut unsent.retryable);
+            all.refused.append(&mut unsent.refused);
+            // The reason of a refusal matters more than that of a transient failure.
+            if !unsent.detail.is_empty() && all.refused.is_empty() || all.detail.is_empty() {
+                all.detail = mem::take(&mut unsent.detail);
             }
         }
         all.into_result()
@@ -122,22 +135,23 @@ impl Queue for SqsQueue {
     }
 }
 
-impl Left {
+impl UnsentEntries {
     fn into_result(mut self) -> Result<(), QueueError> {
         if !self.refused.is_empty() {
             let detail =
                 format!("{} message(s), the first at index {}: {}", self.refused.len(), self.refused[0], self.detail);
             return Err(QueueError::Refused { detail });
         }
-        if self.passing.is_empty() {
+        if self.retryable.is_empty() {
             return Ok(());
         }
-        self.passing.sort_unstable();
-        Err(QueueError::Unsent { unsent: self.passing, detail: self.detail })
+        self.retryable.sort_unstable();
+        Err(QueueError::Unsent { unsent: self.retryable, detail: self.detail })
     }
 }
 
-/// Cuts the list into what one call takes: ten entries, and the bytes of one message.
+/// Splits the messages into batches that SQS accepts: at most ten entries, and together at most the bytes of one message.
+/// Returns indices.
 fn batches(messages: &[OutgoingMessage]) -> Vec<Vec<usize>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
@@ -157,17 +171,15 @@ fn batches(messages: &[OutgoingMessage]) -> Vec<Vec<usize>> {
     batches
 }
 
-/// As SQS counts: the body, and of each attribute its name, its type and its value.
+/// The size of a message as SQS counts it: the body, and the name, type and value of each attribute.
 fn message_bytes(message: &OutgoingMessage) -> usize {
     let attributes = message.attributes.iter().map(|(name, value)| name.len() + STRING.len() + value.len());
     message.body.len() + attributes.sum::<usize>()
 }
 
-const STRING: &str = "String";
-
 fn entry(index: usize, message: &OutgoingMessage) -> Result<SendMessageBatchRequestEntry, String> {
     let mut entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(&message.body);
-    // SQS refuses an attribute without a value, and with it the message.
+    // SQS refuses a message that has an attribute with an empty value.
     for (name, value) in message.attributes.iter().filter(|(_, value)| !value.is_empty()) {
         let value = MessageAttributeValue::builder().data_type(STRING).string_value(value).build();
         entry = entry.message_attributes(*name, value.map_err(|error| error.to_string())?);
@@ -178,9 +190,10 @@ fn entry(index: usize, message: &OutgoingMessage) -> Result<SendMessageBatchRequ
     entry.build().map_err(|error| error.to_string())
 }
 
-/// What a batch left behind, by the answer's two lists. An entry in neither is not on the queue as far as anybody knows.
-fn left_over(batch: &[usize], sent: &[&str], failed: &[BatchResultErrorEntry]) -> Left {
-    let mut left = Left::default();
+/// Finds the unsent entries of a batch by the answer's two lists. An entry in neither list may not be on the queue, so it is
+/// retryable.
+fn unsent_entries(batch: &[usize], sent: &[&str], failed: &[BatchResultErrorEntry]) -> UnsentEntries {
+    let mut unsent = UnsentEntries::default();
     for &index in batch {
         let id = index.to_string();
         if sent.contains(&id.as_str()) {
@@ -189,18 +202,18 @@ fn left_over(batch: &[usize], sent: &[&str], failed: &[BatchResultErrorEntry]) -
         let failure = failed.iter().find(|failure| failure.id() == id);
         let sender_fault = failure.is_some_and(BatchResultErrorEntry::sender_fault);
         if sender_fault {
-            left.refused.push(index)
+            unsent.refused.push(index)
         } else {
-            left.passing.push(index)
+            unsent.retryable.push(index)
         }
-        if sender_fault || left.detail.is_empty() {
-            left.detail = match failure {
+        if sender_fault || unsent.detail.is_empty() {
+            unsent.detail = match failure {
                 Some(failure) => format!("{}: {}", failure.code(), failure.message().unwrap_or("no message")),
                 None => "the answer does not name the message".into(),
             };
         }
     }
-    left
+    unsent
 }
 
 fn delay_error<E>(error: &SdkError<E>) -> QueueError
@@ -208,7 +221,7 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let failure = Failure::of(error);
-    if failure.is_passing() {
+    if failure.is_transient() {
         QueueError::Unsent { unsent: vec![0], detail: failure.into_detail() }
     } else {
         QueueError::Refused { detail: failure.into_detail() }
@@ -225,26 +238,30 @@ mod tests {
         OutgoingMessage { body: "x".repeat(bytes), attributes: BTreeMap::new() }
     }
 
-    fn cut(lengths: &[usize]) -> Vec<usize> {
+    fn batch_lengths(lengths: &[usize]) -> Vec<usize> {
         let messages: Vec<_> = lengths.iter().map(|&bytes| message(bytes)).collect();
-        let cut = batches(&messages);
-        let indices: Vec<usize> = cut.iter().flatten().copied().collect();
-        assert_eq!(indices, (0..lengths.len()).collect::<Vec<_>>(), "nothing lost, nothing twice, in order");
-        cut.iter().map(Vec::len).collect()
+        let batches = batches(&messages);
+        let indices: Vec<usize> = batches.iter().flatten().copied().collect();
+        assert_eq!(indices, (0..lengths.len()).collect::<Vec<_>>(), "each message once, in order");
+        batches.iter().map(Vec::len).collect()
     }
 
     #[test]
     fn batches_keep_to_ten_entries_and_the_byte_limit() {
-        assert!(cut(&[]).is_empty());
-        assert_eq!(cut(&[1; 10]), [10]);
-        assert_eq!(cut(&[1; 21]), [10, 10, 1]);
-        assert_eq!(cut(&[MAX_MESSAGE_BYTES / 2; 4]), [2, 2]);
-        assert_eq!(cut(&[MAX_MESSAGE_BYTES, 1, MAX_MESSAGE_BYTES - 1, 1]), [1, 2, 1]);
-        assert_eq!(cut(&[1, MAX_MESSAGE_BYTES + 1, 1]), [1, 1, 1], "too long for SQS, but its neighbours are not");
+        assert!(batch_lengths(&[]).is_empty());
+        assert_eq!(batch_lengths(&[1; 10]), [10]);
+        assert_eq!(batch_lengths(&[1; 21]), [10, 10, 1]);
+        assert_eq!(batch_lengths(&[MAX_MESSAGE_BYTES / 2; 4]), [2, 2]);
+        assert_eq!(batch_lengths(&[MAX_MESSAGE_BYTES, 1, MAX_MESSAGE_BYTES - 1, 1]), [1, 2, 1]);
+        assert_eq!(
+            batch_lengths(&[1, MAX_MESSAGE_BYTES + 1, 1]),
+            [1, 1, 1],
+            "a message that is too long gets a batch of its own"
+        );
     }
 
     #[test]
-    fn attributes_count() {
+    fn attributes_count_towards_the_size() {
         let attributes = BTreeMap::from([("error_code", "é".to_owned())]);
         assert_eq!(message_bytes(&OutgoingMessage { body: "é".into(), attributes }), 2 + 10 + 6 + 2);
     }
@@ -258,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_carries_the_trace_it_was_sent_in() {
+    async fn a_message_carries_the_trace_of_its_sender() {
         let sent = || entry(0, &message(1)).unwrap().message_system_attributes;
         assert_eq!(sent(), None);
         let attributes = trace::within(Some("Root=1-a;Sampled=1".into()), async { sent() }).await.unwrap();
@@ -274,16 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_200_may_have_left_messages_behind() {
-        let left = left_over(&[4, 5, 6], &["4", "5", "6"], &[]);
-        assert_eq!(left.into_result(), Ok(()));
+    fn an_answer_of_200_can_leave_messages_unsent() {
+        let unsent = unsent_entries(&[4, 5, 6], &["4", "5", "6"], &[]);
+        assert_eq!(unsent.into_result(), Ok(()));
 
-        let left = left_over(&[4, 5, 6], &["5"], &[failed("4", false)]);
-        let result = left.into_result();
+        let unsent = unsent_entries(&[4, 5, 6], &["5"], &[failed("4", false)]);
+        let result = unsent.into_result();
         assert_eq!(result, Err(QueueError::Unsent { unsent: vec![4, 6], detail: "Code: no message".into() }));
 
-        let left = left_over(&[4, 5, 6], &["5"], &[failed("4", false), failed("6", true)]);
-        assert_eq!((&left.passing, &left.refused), (&vec![4], &vec![6]));
-        assert!(matches!(left.into_result(), Err(QueueError::Refused { .. })));
+        let unsent = unsent_entries(&[4, 5, 6], &["5"], &[failed("4", false), failed("6", true)]);
+        assert_eq!((&unsent.retryable, &unsent.refused), (&vec![4], &vec![6]));
+        assert!(matches!(unsent.into_result(), Err(QueueError::Refused { .. })));
     }
 }

@@ -1,5 +1,5 @@
-//! The log of a Lambda function: one JSON object per line on standard output, which CloudWatch keeps. What is known of the
-//! invocation and of the row stands in every line, at the top level, where a query finds it.
+//! The log of a Lambda function: one JSON object per line on standard output, which CloudWatch stores. The fields of the
+//! surrounding spans (request id, trace id, row) are at the top level of every line, where a query finds them.
 
 use std::{fmt::Display, io, process::ExitCode};
 
@@ -11,12 +11,12 @@ use tracing_subscriber::{
 
 pub use tracing::level_filters::LevelFilter;
 
-use crate::{metrics::Metrics, trace};
+use crate::{emf::EmfMetrics, trace};
 
-/// Begins logging. `level` is for our own code. Libraries stay at warnings whatever is asked for, because at their lower
-/// levels they write down requests, and with them the API key.
+/// Starts logging. `level` applies to packshot's own crates. Libraries log warnings and errors at most, because at lower levels
+/// they log requests, and with them the API key.
 pub fn init(level: LevelFilter) {
-    // A second call is a mistake without consequences: the first log stays.
+    // A second call has no effect: the first subscriber stays.
     let _ = tracing_subscriber::registry().with(layer(level, io::stdout)).try_init();
 }
 
@@ -29,15 +29,15 @@ where
     log.flatten_span_list_on_top_level(true).with_filter(filter(level))
 }
 
-/// Handles one event as part of its trace. What is logged meanwhile names the request, and at the end, also that of a panic,
-/// the metrics are written down.
+/// Runs the handler of one event inside its trace and a span with its request id. Prints the metrics when it ends, also after
+/// a panic.
 pub async fn invocation<F: Future>(
-    metrics: &Metrics,
+    metrics: &EmfMetrics,
     request_id: &str,
     trace_header: Option<String>,
     handle: F,
 ) -> F::Output {
-    let _facts = metrics.invocation();
+    let _flush = metrics.flush_on_drop();
     let span = tracing::error_span!("invocation", request_id);
     trace::within(trace_header, handle).instrument(span).await
 }
@@ -48,8 +48,8 @@ fn filter(level: LevelFilter) -> Targets {
         .with_targets(["packshot", "splitter", "generator", "merger"].map(|target| (target, level)))
 }
 
-/// Ends a function: the reason why it cannot work goes to the log, in one line like all others. The log itself may not have
-/// begun: its level is part of the configuration.
+/// Turns the end of a function into its exit code and prints an error as one JSON line. It does not use the log, which may not
+/// have started: its level is part of the configuration.
 pub fn exit(outcome: Result<(), impl Display>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,12 +84,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_line_says_of_which_request_trace_and_row_it_is() {
+    async fn every_line_names_its_request_trace_and_row() {
         let written = Written::default();
         let writer = written.clone();
         let log = tracing_subscriber::registry().with(layer(LevelFilter::WARN, move || writer.clone()));
         let _guard = tracing::subscriber::set_default(log);
-        let metrics = Metrics::new("s", 0.0);
+        let metrics = EmfMetrics::new("s", 0.0);
         invocation(&metrics, "request-1", Some("Root=1-own;Sampled=1".into()), async {
             tracing::warn!(target: "packshot_pipeline", "outside");
             let work = async {
@@ -104,10 +104,10 @@ mod tests {
         .await;
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let told: Vec<_> =
+        let fields: Vec<_> =
             lines.iter().map(|line| [&line["message"], &line["request_id"], &line["trace_id"], &line["row"]]).collect();
         assert_eq!(
-            told,
+            fields,
             [
                 [&json!("outside"), &json!("request-1"), &json!("1-own"), &Value::Null],
                 [&json!("inside"), &json!("request-1"), &json!("1-message"), &json!(7)],
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_code_gets_chatty() {
+    fn only_packshots_crates_log_below_warnings() {
         let filter = filter(LevelFilter::TRACE);
         assert!(filter.would_enable("packshot_pipeline::generate", &Level::TRACE));
         for library in [

@@ -1,4 +1,4 @@
-//! A server of a few lines that gives the answers it was told, one per connection, byte for byte.
+//! An HTTP server for tests: it answers each connection with the next of the given texts, byte for byte, and records the requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// An answer that never comes: the connection stays open.
+/// In place of an answer: the server sends nothing and keeps the connection open.
 pub(crate) const SILENCE: &str = "silence";
 
 pub(crate) struct TestServer {
@@ -31,28 +31,28 @@ impl TestServer {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let answers: Vec<String> = answers.iter().map(|&answer| answer.to_owned()).collect();
-        let seen = Arc::clone(&requests);
+        let recorded = Arc::clone(&requests);
         let task = tokio::spawn(async move {
             let mut open = Vec::new();
             for answer in answers {
                 let (mut connection, _) = listener.accept().await.unwrap();
                 let request = read_request(&mut connection).await;
-                seen.lock().unwrap().push(request);
+                recorded.lock().unwrap().push(request);
                 if answer == SILENCE {
                     open.push(connection);
                 } else {
-                    // A client may be gone already, as one that gives up an upload.
+                    // The client may have closed the connection already, for example after aborting an upload.
                     let _ = connection.write_all(answer.as_bytes()).await;
                     let _ = connection.shutdown().await;
                 }
             }
-            // Whoever comes now waits, as with a server that hangs.
+            // Later connections get no answer, as from a server that hangs.
             std::future::pending::<()>().await;
         });
         Self { url, requests, task }
     }
 
-    /// The requests so far, head and body.
+    /// The requests so far, each with head and body.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -77,7 +77,7 @@ async fn read_request(connection: &mut tokio::net::TcpStream) -> String {
     String::from_utf8_lossy(&request).into_owned()
 }
 
-/// How long a request is, as soon as its head is there.
+/// The length of a whole request in bytes, once its head is complete.
 fn whole_length(request: &str) -> Option<usize> {
     let (head, _) = request.split_once("\r\n\r\n")?;
     let body = head

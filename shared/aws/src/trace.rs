@@ -1,29 +1,31 @@
-//! The X-Ray trace that work belongs to, carried across the queues in the attribute that SQS keeps for it, so that a row can be
-//! followed from the splitter through the retry queue to its result.
+//! Carries the X-Ray trace across the queues, so that a row can be followed from the splitter through the retry queue to its
+//! result. The trace header is a task-local value: [`within`] sets it for a future, and the queue adapter copies it into the
+//! message attribute that SQS reserves for it.
 
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
 use tracing::Instrument as _;
 
-/// The attribute's name in a received message.
+/// The name of the attribute in a received message.
 pub const ATTRIBUTE: &str = "AWSTraceHeader";
 
 tokio::task_local! {
     static HEADER: String;
 }
 
-/// Does something as part of a trace: what it sends carries the trace on, and what it logs says so.
-pub async fn within<F: Future>(header: Option<String>, what: F) -> F::Output {
-    let Some(header) = header.filter(|header| !header.is_empty()) else { return what.await };
+/// Runs `work` as part of a trace: the messages it sends carry the header, and the lines it logs have `trace_id`. Without a
+/// header, `work` stays in the surrounding trace.
+pub async fn within<F: Future>(header: Option<String>, work: F) -> F::Output {
+    let Some(header) = header.filter(|header| !header.is_empty()) else { return work.await };
     let span = tracing::error_span!("trace", trace_id = id(&header));
-    HEADER.scope(header, what.instrument(span)).await
+    HEADER.scope(header, work.instrument(span)).await
 }
 
-/// The id in a header: `Root=1-…;Parent=…;Sampled=1`.
+/// The trace id in a header of the form `Root=1-…;Parent=…;Sampled=1`.
 fn id(header: &str) -> &str {
     header.split(';').find_map(|part| part.trim().strip_prefix("Root=")).unwrap_or(header)
 }
 
-/// The attribute for a message that is sent now.
+/// The attribute for a message of the current trace; `None` outside a trace.
 pub(crate) fn attribute() -> Option<(MessageSystemAttributeNameForSends, MessageSystemAttributeValue)> {
     let header = HEADER.try_with(Clone::clone).ok()?;
     let value = MessageSystemAttributeValue::builder().data_type("String").string_value(header).build().ok()?;
@@ -35,7 +37,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_message_has_its_own_trace_and_a_message_without_one_has_its_surroundings() {
+    async fn work_has_its_own_trace_or_the_surrounding_one() {
         let header = || attribute().map(|(_, value)| value.string_value.unwrap());
         assert_eq!(header(), None);
         let traced = |root: &str| Some(format!("Root={root};Sampled=1"));

@@ -21,7 +21,7 @@ const GENERATOR: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn what_is_not_said_is_the_pipelines_default() {
+fn absent_variables_have_the_pipelines_defaults() {
     let config =
         SplitterConfig::read(environment(&[("BUCKET", "b"), ("ROWS_QUEUE_URL", "q"), ("MAX_ROWS", "")])).unwrap();
     assert_eq!(config.settings, SplitSettings::default());
@@ -33,7 +33,7 @@ fn what_is_not_said_is_the_pipelines_default() {
 }
 
 #[test]
-fn everything_can_be_said() {
+fn every_setting_can_be_set() {
     let config = SplitterConfig::read(environment(&[
         ("BUCKET", "b"),
         ("ROWS_QUEUE_URL", "q"),
@@ -93,7 +93,7 @@ fn everything_can_be_said() {
 }
 
 #[test]
-fn all_problems_come_at_once() {
+fn all_problems_are_reported_together() {
     let error = GeneratorConfig::read(environment(&[
         ("BUCKET", " "),
         ("LOG_LEVEL", "loud"),
@@ -135,7 +135,7 @@ fn the_merger_needs_a_bucket() {
     assert_eq!(MergerConfig::read(environment(&[("BUCKET", "b")])).unwrap().bucket, "b");
 }
 
-/// A function's variables as the template sets them, its own and those of all functions.
+/// The variables of a function as template.yaml sets them: its own and the global ones.
 fn variables(function: &str) -> BTreeMap<&'static str, &'static str> {
     let of = |from: &str| {
         let block = &TEMPLATE[TEMPLATE.find(from).unwrap_or_else(|| panic!("no {from}"))..];
@@ -151,8 +151,8 @@ fn variables(function: &str) -> BTreeMap<&'static str, &'static str> {
     of("\nGlobals:\n").chain(of(&format!("\n  {function}:\n"))).collect()
 }
 
-/// What the template says of a parameter.
-fn parameter_says(parameter: &str, what: &str) -> Option<String> {
+/// An attribute of a parameter in template.yaml, such as `Default` or `MinValue`.
+fn parameter_attribute(parameter: &str, what: &str) -> Option<String> {
     let block = &TEMPLATE
         [TEMPLATE.find(&format!("\n  {parameter}:\n    Type:")).unwrap_or_else(|| panic!("no {parameter}")) + 1..];
     let mut lines = block.lines().skip(1).take_while(|line| line.starts_with("    "));
@@ -162,20 +162,20 @@ fn parameter_says(parameter: &str, what: &str) -> Option<String> {
 
 type Read = fn(&dyn Fn(&str) -> Option<String>) -> Result<String, ConfigError>;
 
-/// Reads a function's configuration, and shows it.
+/// Reads the configuration of a function and formats it.
 const FUNCTIONS: [(&str, Read); 3] = [
     ("Splitter", |environment| SplitterConfig::read(environment).map(|config| format!("{config:?}"))),
     ("Generator", |environment| GeneratorConfig::read(environment).map(|config| format!("{config:?}"))),
     ("Merger", |environment| MergerConfig::read(environment).map(|config| format!("{config:?}"))),
 ];
 
-/// What the template would set with the defaults of its parameters.
+/// The variables of a function if all parameters have their defaults.
 fn deployed(function: &str) -> BTreeMap<&'static str, String> {
     variables(function)
         .into_iter()
         .map(|(name, value)| match value.strip_prefix("!Ref ") {
             Some("ApiKeySecretArn") => (name, "arn:aws:secretsmanager:us-east-1:1:secret:key".to_owned()),
-            Some(reference) if is_parameter(reference) => (name, parameter_says(reference, "Default").unwrap()),
+            Some(reference) if is_parameter(reference) => (name, parameter_attribute(reference, "Default").unwrap()),
             _ => (name, "made-by-the-template".to_owned()),
         })
         .collect()
@@ -187,7 +187,7 @@ fn is_parameter(reference: &str) -> bool {
 }
 
 #[test]
-fn the_template_sets_what_is_read_and_nothing_else() {
+fn the_template_sets_exactly_the_variables_that_are_read() {
     for (function, read) in FUNCTIONS {
         let asked = RefCell::new(BTreeSet::new());
         read(&|name| {
@@ -201,12 +201,12 @@ fn the_template_sets_what_is_read_and_nothing_else() {
 }
 
 #[test]
-fn the_templates_defaults_are_ours() {
+fn the_templates_defaults_are_the_codes_defaults() {
     for (function, read) in FUNCTIONS {
         let all = deployed(function);
         let expected = read(&|name| all.get(name).cloned()).unwrap();
         for (name, value) in variables(function) {
-            if value.strip_prefix("!Ref ").is_some_and(parameter_says_default) {
+            if value.strip_prefix("!Ref ").is_some_and(parameter_has_default) {
                 for absent in [None, Some(String::new()), Some(" ".to_owned())] {
                     let found = read(&|asked| if asked == name { absent.clone() } else { all.get(asked).cloned() });
                     assert_eq!(found.as_ref(), Ok(&expected), "{function} without {name}");
@@ -216,11 +216,11 @@ fn the_templates_defaults_are_ours() {
     }
 }
 
-fn parameter_says_default(reference: &str) -> bool {
-    is_parameter(reference) && parameter_says(reference, "Default").is_some()
+fn parameter_has_default(reference: &str) -> bool {
+    is_parameter(reference) && parameter_attribute(reference, "Default").is_some()
 }
 
-/// Each variable of each function: missing, empty, not a number, out of the template's range, not one of its choices.
+/// Tries for each variable of each function: missing, empty, not a number, out of the template's range, not an allowed value.
 #[test]
 fn each_variable_that_is_wrong_is_named_with_its_parameter() {
     let mut wrong = 0;
@@ -233,14 +233,15 @@ fn each_variable_that_is_wrong_is_named_with_its_parameter() {
             let reference = set.strip_prefix("!Ref ").filter(|reference| is_parameter(reference));
             let source =
                 reference.map_or_else(|| "set by template.yaml".to_owned(), |name| format!("parameter {name}"));
-            let says = |what| reference.and_then(|reference| parameter_says(reference, what));
+            let attribute = |what| reference.and_then(|reference| parameter_attribute(reference, what));
             let mut refused = Vec::new();
             if matches!(name, "BUCKET" | "ROWS_QUEUE_URL" | "RETRY_QUEUE_URL" | "API_KEY_SECRET_ARN") {
                 refused.extend([None, Some(String::new()), Some(" \n".to_owned())]);
             }
-            if let Some((least, most)) = says("MinValue").map(|least| (least, says("MaxValue").expect(name))) {
+            if let Some((least, most)) = attribute("MinValue").map(|least| (least, attribute("MaxValue").expect(name)))
+            {
                 for fits in [&least, &most] {
-                    // At its limits, one value asks something of another.
+                    // At its limit, a value may conflict with another variable.
                     let found = with(name, Some(fits)).map_err(|error| error.to_string());
                     assert!(
                         found.as_ref().err().is_none_or(|text| text.contains("has no room")),
@@ -252,7 +253,7 @@ fn each_variable_that_is_wrong_is_named_with_its_parameter() {
                     [below.to_string(), above.to_string(), "abc".into(), "1e3x".into(), "0x10".into()].map(Some),
                 );
             }
-            if let Some(choices) = says("AllowedValues") {
+            if let Some(choices) = attribute("AllowedValues") {
                 for choice in choices.trim_matches(['[', ']']).split(", ") {
                     with(name, Some(choice.trim_matches('"'))).unwrap();
                 }

@@ -1,24 +1,20 @@
-use jiff::Timestamp;
+//! Calls against a server that answers byte for byte what a test says.
+
+use packshot_pipeline::ports::GeneratedImage;
 
 use super::*;
-use crate::test_server::{SILENCE, TestServer};
+use crate::{
+    clock::FixedClock,
+    test_server::{SILENCE, TestServer},
+};
+
+mod connections;
 
 const KEY: &str = "sk-live-0123456789";
 
-struct Noon;
-
-impl Clock for Noon {
-    fn now(&self) -> Timestamp {
-        "2026-03-01T12:00:00Z".parse().unwrap()
-    }
-
-    fn random(&self) -> u64 {
-        0
-    }
-}
-
 fn api(base_url: &str) -> ImagesApi {
-    ImagesApi::new(base_url, Duration::from_millis(400), Arc::new(ApiKey::new(KEY).unwrap()), Arc::new(Noon)).unwrap()
+    ImagesApi::new(base_url, Duration::from_millis(400), Arc::new(ApiKey::new(KEY).unwrap()), Arc::new(FixedClock))
+        .unwrap()
 }
 
 fn request() -> Request {
@@ -55,7 +51,7 @@ fn unknown(result: Result<Generated, ApiError>) -> (&'static str, Option<u16>, S
 }
 
 #[tokio::test]
-async fn the_call_is_the_vendors() {
+async fn the_request_matches_the_vendors_sample() {
     let body = r#"{"created":1,"id":"gen_1","model_actual":"openai/gpt-image-1","data":[
         {"url":"https://cdn.test/a.png","revised_prompt":null},{"url":"","b64_json":"UE5H"},{"url":7},null,"x",
         {"b64_json":"%%"},{"b64_json":"data:image/png;base64,UE5H"}],"usage":{}}"#;
@@ -88,7 +84,7 @@ async fn the_call_is_the_vendors() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_an_unknown_outcome() {
+async fn an_unreadable_success_is_an_unknown_outcome() {
     for (answer, code, part) in [
         (http("200 OK", "", "<html>busy</html>"), "invalid_answer", "<html>busy"),
         (http("200 OK", "", r#"{"data":[{"url":"https://cd"#), "invalid_answer", "https://cd"),
@@ -107,7 +103,7 @@ async fn what_cannot_be_read_is_an_unknown_outcome() {
 }
 
 #[tokio::test]
-async fn silence_and_a_cut_connection_are_unknown_outcomes() {
+async fn no_answer_and_a_closed_connection_are_unknown_outcomes() {
     let (code, status, detail) = unknown(call(SILENCE).await);
     assert_eq!((code, status, detail.as_str()), ("timeout", None, "no answer within 0.4 s"));
     let (code, status, _) = unknown(call("").await);
@@ -144,7 +140,7 @@ async fn a_status_is_an_answer() {
     assert!(matches!(&result, Err(ApiError::Answered { status: 500, body, .. }) if body == "half"), "{result:?}");
 }
 
-/// Gives one key after the other, a new one after each rejection, and the last one for ever.
+/// A key source that moves to the next key after each rejection and stays at the last one.
 struct Rotating {
     keys: &'static [&'static str],
     rejections: std::sync::atomic::AtomicUsize,
@@ -170,38 +166,42 @@ impl KeySource for Rotating {
     }
 
     async fn rejected(&self, key: &ApiKey) {
-        assert_eq!(self.key().await.unwrap(), *key, "what is rejected is what was used");
+        assert_eq!(self.key().await.unwrap(), *key, "the rejected key is the current one");
         self.rejections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
 #[tokio::test]
-async fn a_refused_key_is_asked_for_again_and_another_one_tried_once() {
+async fn after_a_refusal_another_key_is_tried_once() {
     let good = http("200 OK", "", r#"{"id":"gen_1","data":[{"url":"https://cdn.test/1.png"}]}"#);
     let no = http("401 No", "", "");
     let named = http("403 No", "", r#"{"error":{"code":"invalid_api_key"}}"#);
     let forbidden = http("403 No", "", "");
     for (keys, answers, used, outcome) in [
-        // Replaced while this process was running: nothing fails.
+        // The key was replaced while the process was running: the row does not fail.
         (&["sk-old-key", "sk-new-key"][..], &[&no, &good][..], &["sk-old-key", "sk-new-key"][..], 200),
         (&["sk-old-key", "sk-new-key"], &[&named, &good], &["sk-old-key", "sk-new-key"], 200),
-        // The same key again: the refusal stands, after one call.
+        // The source has no other key: one call, and its refusal is the result.
         (&["sk-old-key"], &[&no], &["sk-old-key"], 401),
-        // Another wrong one: once, and then it stands.
+        // The second key is refused as well: there is no third call.
         (&["sk-old-key", "sk-bad-key", "sk-new-key"], &[&no, &no], &["sk-old-key", "sk-bad-key"], 401),
-        // The second call may end in any way.
+        // The outcome of the second call is the result, whatever it is.
         (&["sk-old-key", "sk-new-key"], &[&no, &http("500 No", "", "")], &["sk-old-key", "sk-new-key"], 500),
-        // No other key can be had: what the API said is what counts.
+        // The second key cannot be read: the first refusal is the result.
         (&["sk-old-key", ""], &[&no], &["sk-old-key"], 401),
-        // This does not speak of the key.
+        // A 403 without a code does not refuse the key.
         (&["sk-old-key", "sk-new-key"], &[&forbidden], &["sk-old-key"], 403),
     ] {
         let answers: Vec<&str> = answers.iter().map(|answer| answer.as_str()).collect();
         let server = TestServer::answering(&answers).await;
         let source = Rotating::through(keys);
-        let api =
-            ImagesApi::new(&server.url, Duration::from_secs(5), source.clone() as Arc<dyn KeySource>, Arc::new(Noon))
-                .unwrap();
+        let api = ImagesApi::new(
+            &server.url,
+            Duration::from_secs(5),
+            source.clone() as Arc<dyn KeySource>,
+            Arc::new(FixedClock),
+        )
+        .unwrap();
         let status = match api.generate(&request(), "fp").await {
             Ok(_) => 200,
             Err(ApiError::Answered { status, .. }) => status,
@@ -231,73 +231,4 @@ async fn a_key_in_a_result_is_hidden() {
     let generated = call(&http("200 OK", "", &body)).await.unwrap();
     assert_eq!(generated.request_id.as_deref(), Some("***"));
     assert_eq!(generated.pictures, [GeneratedImage::Url("https://cdn.test/?key=***".into())]);
-}
-
-#[test]
-fn error_codes_are_words() {
-    for (body, code) in [
-        (r#"{"error":{"code":"a","type":"b"}}"#, Some("a")),
-        (r#"{"error":{"code":null,"type":"b"}}"#, Some("b")),
-        (r#"{"error":{"code":402,"type":"insufficient_quota"}}"#, Some("insufficient_quota")),
-        (r#"{"error":{"code":"You have no money"}}"#, None),
-        (r#"{"error":"rate_limited"}"#, Some("rate_limited")),
-        (r#"{"error":"please wait"}"#, None),
-        (r#"{"code":"c","message":"m"}"#, Some("c")),
-        (r#"{"error":{"code":""}}"#, None),
-        ("[]", None),
-        ("<html>", None),
-        ("", None),
-    ] {
-        assert_eq!(error_code(body.as_bytes()).as_deref(), code, "{body}");
-    }
-}
-
-#[test]
-fn retry_after_is_seconds_or_a_date() {
-    let seconds = |value| retry_after(value, Noon.now()).map(|wait| wait.as_secs_f64());
-    for (value, expected) in [
-        ("0", Some(0.0)),
-        (" 30 ", Some(30.0)),
-        ("1.5", Some(1.5)),
-        ("86400", Some(86_400.0)),
-        ("86401", None),
-        ("1000000000", None),
-        ("99999999999999999999999", None),
-        ("-1", None),
-        ("NaN", None),
-        ("inf", None),
-        ("soon", None),
-        ("", None),
-        ("Sun, 01 Mar 2026 12:01:00 GMT", Some(60.0)),
-        ("Sun, 01 Mar 2026 11:00:00 GMT", Some(0.0)),
-        ("Sun, 01 Mar 2099 12:00:00 GMT", None),
-        ("2026-03-01", None),
-    ] {
-        assert_eq!(seconds(value), expected, "{value:?}");
-    }
-}
-
-#[test]
-fn base_urls() {
-    for good in [
-        "https://api.creativeai.run",
-        "https://x.test/base/",
-        "http://127.0.0.1:9",
-        "http://[::1]:9",
-        "http://localhost:9/",
-    ] {
-        parse_base_url(good).unwrap();
-    }
-    for (bad, part) in [
-        ("", "not a URL"),
-        ("api.creativeai.run", "not a URL"),
-        ("ftp://x.test", "not an https URL"),
-        ("http://api.creativeai.run", "unencrypted"),
-        ("http://localhost.evil.test", "unencrypted"),
-        ("https://x.test/?a=b", "query"),
-    ] {
-        let problem = parse_base_url(bad).unwrap_err();
-        assert!(problem.contains(part), "{bad}: {problem}");
-    }
-    assert!(!parse_base_url("https://sk-live-1@x.test").unwrap_err().contains("sk-live"));
 }

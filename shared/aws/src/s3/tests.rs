@@ -1,4 +1,4 @@
-//! What only a wire shows: where a call broke.
+//! Calls against a server that breaks connections: how far a call came must show in its error.
 
 use aws_sdk_s3::config::{self, BehaviorVersion, Credentials, Region};
 
@@ -22,7 +22,7 @@ async fn closed_port() -> String {
 }
 
 #[tokio::test]
-async fn a_write_that_never_left_is_told_from_one_that_did() {
+async fn a_write_that_was_not_sent_is_unavailable_and_a_lost_one_unknown() {
     let body = || Bytes::from_static(b"{}");
     let result = store(&closed_port().await).put("k.json", body(), Precondition::Absent).await;
     assert!(matches!(result, Err(StoreError::Unavailable { .. })), "{result:?}");
@@ -31,13 +31,13 @@ async fn a_write_that_never_left_is_told_from_one_that_did() {
     let result = store(&server.url).put("k.json", body(), Precondition::Absent).await;
     assert!(matches!(result, Err(StoreError::Unknown { .. })), "{result:?}");
     let requests = server.requests();
-    assert_eq!(requests.len(), 1, "a write is not repeated behind the caller's back");
+    assert_eq!(requests.len(), 1, "the SDK does not repeat a write");
     let head = requests[0].to_ascii_lowercase();
     assert!(head.contains("if-none-match: *") && head.contains("content-type: application/json"), "{head}");
 }
 
 #[tokio::test]
-async fn a_broken_read_goes_on_where_it_broke() {
+async fn a_broken_read_resumes_where_it_broke() {
     let head = "ETag: \"e1\"\r\nLast-Modified: Sun, 01 Mar 2026 12:00:00 GMT\r\n";
     let server = TestServer::answering(&[
         &format!("HTTP/1.1 200 OK\r\n{head}Content-Length: 10\r\n\r\n0123"),
@@ -57,7 +57,7 @@ async fn a_broken_read_goes_on_where_it_broke() {
 }
 
 #[tokio::test]
-async fn a_read_whose_object_changed_meanwhile_does_not_go_on() {
+async fn a_read_does_not_resume_if_the_object_has_changed() {
     let server = TestServer::answering(&[
         "HTTP/1.1 200 OK\r\nETag: \"e1\"\r\nLast-Modified: Sun, 01 Mar 2026 12:00:00 GMT\r\nContent-Length: 10\r\n\r\n0123",
         "HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n",

@@ -1,4 +1,5 @@
-//! The API key out of AWS Secrets Manager.
+//! The API key from AWS Secrets Manager: read at the first call, cached for the life of the process, and read again after the API
+//! refused it, so that a corrected secret reaches processes that are already running.
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
@@ -7,35 +8,34 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::{
-    key::{ApiKey, KeySource},
+    api_key::{ApiKey, KeySource},
     sdk_error::Failure,
 };
 
-/// The field of a secret that is a JSON object.
+/// The field that holds the key if the secret is a JSON object.
 const FIELD: &str = "CREATIVEAI_API_KEY";
 
-/// A secret that holds the key: fetched at the first call, once per process, and again after the API refused it, so that a
-/// corrected secret reaches the processes that are already running.
-pub struct SecretKey {
+/// A secret that holds the API key, either bare or as a field of a JSON object.
+pub struct SecretsManagerKey {
     client: Client,
     arn: String,
-    known: Mutex<Option<ApiKey>>,
+    cached: Mutex<Option<ApiKey>>,
 }
 
-impl SecretKey {
-    /// The secret with this ARN or name; asks nobody yet.
+impl SecretsManagerKey {
+    /// Takes the ARN or the name of the secret; makes no request yet.
     #[must_use]
     pub fn new(client: Client, arn: &str) -> Self {
-        Self { client, arn: arn.to_owned(), known: Mutex::new(None) }
+        Self { client, arn: arn.to_owned(), cached: Mutex::new(None) }
     }
 
     async fn fetch(&self) -> Result<ApiKey, ApiError> {
         let answer = self.client.get_secret_value().secret_id(&self.arn).send().await;
         let answer = answer.map_err(|error| {
             let failure = Failure::of(&error);
-            let passing = failure.is_passing();
+            let transient = failure.is_transient();
             let detail = format!("the secret {} cannot be read: {}", self.arn, failure.into_detail());
-            if passing {
+            if transient {
                 return ApiError::NotSent { detail };
             }
             let advice = "check the parameter ApiKeySecretArn and the role's secretsmanager:GetSecretValue";
@@ -48,33 +48,33 @@ impl SecretKey {
 }
 
 #[async_trait]
-impl KeySource for SecretKey {
+impl KeySource for SecretsManagerKey {
     async fn key(&self) -> Result<ApiKey, ApiError> {
-        // Held while fetching: calls that start together fetch once, and a failure is not kept.
-        let mut known = self.known.lock().await;
-        if let Some(key) = &*known {
+        // Locked while fetching: concurrent calls fetch once. A failure is not cached.
+        let mut cached = self.cached.lock().await;
+        if let Some(key) = &*cached {
             return Ok(key.clone());
         }
         let key = self.fetch().await?;
-        Ok(known.insert(key).clone())
+        Ok(cached.insert(key).clone())
     }
 
     async fn rejected(&self, key: &ApiKey) {
-        let mut known = self.known.lock().await;
-        if known.as_ref() == Some(key) {
-            *known = None;
+        let mut cached = self.cached.lock().await;
+        if cached.as_ref() == Some(key) {
+            *cached = None;
         }
     }
 }
 
-/// The key in a secret's text. The problem does not repeat the text.
+/// Extracts the key from a secret's text. The error continues the sentence "the secret …" and does not repeat the text.
 fn read_secret(text: Option<&str>) -> Result<ApiKey, &'static str> {
     let text = text.ok_or("is binary")?.trim();
     if text.is_empty() {
         return Err("is empty");
     }
     let key = if text.starts_with('{') {
-        let object: Value = serde_json::from_str(text).map_err(|_| "begins like JSON and is none")?;
+        let object: Value = serde_json::from_str(text).map_err(|_| "begins like JSON but is not valid JSON")?;
         object.get(FIELD).and_then(Value::as_str).ok_or("is JSON without the field")?.to_owned()
     } else {
         text.to_owned()
@@ -91,7 +91,7 @@ mod tests {
 
     const ARN: &str = "arn:aws:secretsmanager:eu-central-1:1:secret:key";
 
-    fn secret(server: &TestServer) -> SecretKey {
+    fn secret(server: &TestServer) -> SecretsManagerKey {
         let config = Builder::new()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::from_static("eu-central-1"))
@@ -99,7 +99,7 @@ mod tests {
             .retry_config(aws_sdk_secretsmanager::config::retry::RetryConfig::disabled())
             .endpoint_url(&server.url)
             .build();
-        SecretKey::new(Client::from_conf(config), ARN)
+        SecretsManagerKey::new(Client::from_conf(config), ARN)
     }
 
     fn answer(status: &str, body: &str) -> String {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_with_the_secret_is_said_and_asked_for_again() {
+    async fn an_unusable_secret_is_explained_and_read_again() {
         let error = |kind| answer("400 Bad Request", &format!(r#"{{"__type":"{kind}","message":"no"}}"#));
         for (first, part) in [
             (error("ResourceNotFoundException"), "ResourceNotFoundException"),
@@ -124,17 +124,17 @@ mod tests {
             let server = TestServer::answering(&[&first, &holding("sk-live-12345678")]).await;
             let secret = secret(&server);
             let problem = secret.key().await.unwrap_err();
-            // A person has to act, so nobody calls; and nothing of the secret shows.
+            // An operator has to act, and the error shows nothing of the secret.
             assert!(matches!(problem, ApiError::Misconfigured { .. }), "{problem:?}");
-            let said = problem.to_string();
-            assert!(said.contains(part) && said.contains(ARN) && !said.contains("sk-live"), "{said}");
-            // Mended, it is found without a new process.
+            let text = problem.to_string();
+            assert!(text.contains(part) && text.contains(ARN) && !text.contains("sk-live"), "{text}");
+            // Once fixed, the secret is read without a new process.
             assert_eq!(secret.key().await, Ok(ApiKey::new("sk-live-12345678").unwrap()));
         }
     }
 
     #[tokio::test]
-    async fn trouble_that_passes_is_nobodys_fault() {
+    async fn a_transient_failure_is_not_a_misconfiguration() {
         let throttled = answer("400 Bad Request", r#"{"__type":"ThrottlingException","message":"slow down"}"#);
         for first in [throttled, answer("500 Oops", "{}"), String::new()] {
             let server = TestServer::answering(&[&first]).await;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_the_key_or_names_it() {
+    fn a_secret_is_the_bare_key_or_json() {
         let key = ApiKey::new("sk-live-12345678").unwrap();
         for text in
             ["sk-live-12345678", "sk-live-12345678\n", r#" {"other":1,"CREATIVEAI_API_KEY":"sk-live-12345678"} "#]
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_without_a_key_says_what_is_wrong_and_nothing_else() {
+    fn the_error_explains_an_unusable_secret_without_quoting_it() {
         for (text, part) in [
             (None, "binary"),
             (Some(""), "empty"),

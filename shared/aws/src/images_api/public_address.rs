@@ -1,5 +1,6 @@
-//! Which addresses a link out of an API answer may lead to: the public internet, never our own network or the
-//! machine's metadata service.
+//! Tells public addresses from those that a link in an API answer must not reach: our own network, this machine, and its
+//! metadata service. The check is part of DNS resolution, inside the client's connector, so the address that was checked is the
+//! one that is connected to: a name cannot resolve differently the second time.
 
 use std::{
     io,
@@ -8,20 +9,19 @@ use std::{
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// A name that leads only to addresses of no public host.
+/// The name resolves only to addresses that are not public.
 #[derive(Debug, thiserror::Error)]
 #[error("{host} is not a public address")]
-pub(crate) struct NotPublic {
-    /// The name or address.
-    pub(crate) host: String,
+pub(super) struct NotPublicError {
+    /// The name or literal address in the link.
+    pub(super) host: String,
 }
 
-/// Resolves names to public addresses only. It sits in the client's connector, so what was checked is what is connected
-/// to: a name cannot answer differently the second time.
+/// Resolves names to their public addresses only.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PublicOnly;
+pub(super) struct PublicResolver;
 
-impl Resolve for PublicOnly {
+impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let host = name.as_str().to_owned();
@@ -31,15 +31,15 @@ impl Resolve for PublicOnly {
             }
             found.retain(|address| is_public(address.ip()));
             if found.is_empty() {
-                return Err(NotPublic { host }.into());
+                return Err(NotPublicError { host }.into());
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
 
-/// Whether this is a host on the public internet.
-pub(crate) fn is_public(address: IpAddr) -> bool {
+/// Whether a host on the public internet can have this address.
+pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
         IpAddr::V6(v6) => is_public_v6(v6),
@@ -67,10 +67,10 @@ fn is_public_v6(v6: Ipv6Addr) -> bool {
     let [a, b] = high.to_be_bytes();
     let [c, d] = low.to_be_bytes();
     match segments {
-        // NAT64 leads to an IPv4 host, as IPv6-only networks need it to.
+        // NAT64: the last 32 bits are the IPv4 host, which IPv6-only networks reach this way.
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => is_public_v4(Ipv4Addr::new(a, b, c, d)),
-        // Global unicast is 2000::/3; everything outside (loopback, mapped, local, multicast) is not for links. Inside it,
-        // Teredo and 6to4 carry an IPv4 address in disguise, and 2001:db8::/32 is for documents.
+        // Global unicast is 2000::/3; everything outside it (loopback, mapped, local, multicast) is refused. Inside it,
+        // Teredo and 6to4 embed an IPv4 address, and 2001:db8::/32 is for documentation.
         [0x2001, 0 | 0xdb8, ..] | [0x2002, ..] => false,
         [first, ..] => first & 0xe000 == 0x2000,
     }
@@ -145,9 +145,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_of_this_machine_is_not_resolved() {
-        let Err(problem) = PublicOnly.resolve("localhost".parse().unwrap()).await else {
+        let Err(problem) = PublicResolver.resolve("localhost".parse().unwrap()).await else {
             panic!("localhost must not resolve");
         };
-        assert!(problem.is::<NotPublic>(), "{problem}");
+        assert!(problem.is::<NotPublicError>(), "{problem}");
     }
 }

@@ -1,4 +1,5 @@
-//! Notifier over SNS: short readable mail for people, JSON for everything else.
+//! The [`Notifier`] port over SNS: e-mail subscribers get readable text, every other protocol gets JSON. Message attributes let
+//! a subscription filter by status and catalog.
 
 use std::collections::HashMap;
 
@@ -12,10 +13,10 @@ use serde_json::json;
 
 use crate::sdk_error::Failure;
 
-/// SNS takes fewer than 100 characters of a subject.
+/// SNS accepts subjects of fewer than 100 characters.
 const SUBJECT_CHARACTERS: usize = 99;
 
-/// A topic.
+/// One topic; SNS delivers to its subscribers.
 #[derive(Debug, Clone)]
 pub struct SnsTopic {
     client: Client,
@@ -45,7 +46,7 @@ impl Notifier for SnsTopic {
             .map(|_| ())
             .map_err(|error| {
                 let failure = Failure::of(&error);
-                if failure.is_passing() {
+                if failure.is_transient() {
                     NotifyError::Unsent { detail: failure.into_detail() }
                 } else {
                     NotifyError::Refused { detail: failure.into_detail() }
@@ -54,23 +55,23 @@ impl Notifier for SnsTopic {
     }
 }
 
-/// What each protocol gets.
+/// The message per protocol, as `MessageStructure: json` asks for.
 fn message(notice: &Notification) -> String {
-    let machines = packshot_pipeline::model::json::to_string(notice);
-    json!({ "default": machines, "email": notice.text() }).to_string()
+    let json = packshot_pipeline::model::json::to_string(notice);
+    json!({ "default": json, "email": notice.text() }).to_string()
 }
 
-/// SNS refuses a subject that is not ASCII, has control characters or begins with a space.
+/// The subject line, within what SNS accepts: printable ASCII of limited length that does not begin with a space.
 fn subject(notice: &Notification) -> String {
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     notice.subject().chars().map(plain).take(SUBJECT_CHARACTERS).collect()
 }
 
-/// What a subscription can choose by.
+/// The attributes that a filter policy of a subscription can use.
 fn attributes(notice: &Notification) -> HashMap<String, MessageAttributeValue> {
     let text = |text: String| MessageAttributeValue::builder().data_type("String").string_value(text).build().ok();
-    let chosen = [("status", notice.status.as_str().to_owned()), ("catalog", notice.catalog.to_string())];
-    chosen.into_iter().filter_map(|(name, value)| Some((name.to_owned(), text(value)?))).collect()
+    let attributes = [("status", notice.status.as_str().to_owned()), ("catalog", notice.catalog.to_string())];
+    attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), text(value)?))).collect()
 }
 
 #[cfg(test)]
@@ -89,17 +90,17 @@ mod tests {
     }
 
     #[test]
-    fn sns_takes_every_subject() {
+    fn every_subject_is_valid_for_sns() {
         assert_eq!(subject(&notice("shoes")), "packshot: complete (1 of 1): shoes");
         assert_eq!(subject(&notice("Frühling\n2026")), "packshot: complete (1 of 1): Fr?hling?2026");
         assert_eq!(subject(&notice(&"long/".repeat(100))).len(), 99);
     }
 
     #[test]
-    fn machines_get_json_and_people_get_text() {
+    fn the_default_is_json_and_email_is_text() {
         let message: Value = serde_json::from_str(&message(&notice("shoes"))).unwrap();
-        let machines: Notification = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
-        assert_eq!(machines, notice("shoes"));
+        let default: Notification = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
+        assert_eq!(default, notice("shoes"));
         assert_eq!(message["email"], notice("shoes").text());
     }
 }
