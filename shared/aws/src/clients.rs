@@ -97,7 +97,7 @@ impl Aws {
     /// The notifier of a topic. Without a topic, no notification is sent.
     #[cfg(feature = "lambda")]
     #[must_use]
-    pub fn notices(&self, topic_arn: Option<&str>) -> Arc<dyn Notifier> {
+    pub fn notifier(&self, topic_arn: Option<&str>) -> Arc<dyn Notifier> {
         match topic_arn {
             Some(arn) => Arc::new(SnsTopic::new(self.sns.clone(), arn)),
             None => Arc::new(NoopNotifier),

@@ -54,7 +54,7 @@ struct Totals {
 impl MetricsRecorder for EmfMetrics {
     fn record(&self, event: MetricEvent) {
         let totals = &mut *self.totals.lock();
-        match fact {
+        match event {
             MetricEvent::RowsSplit { sent, rejected } => {
                 totals.add(ROWS_SPLIT, sent as f64);
                 totals.add(ROWS_REJECTED, rejected as f64);
@@ -209,7 +209,7 @@ mod tests {
 
     fn lines(events: impl IntoIterator<Item = MetricEvent>) -> Vec<Value> {
         let metrics = EmfMetrics::new("s", 0.25);
-        events.into_iter().for_each(|event| metrics.note(event));
+        events.into_iter().for_each(|event| metrics.record(event));
         let lines = metrics.drain(Timestamp::from_millisecond(1_234).unwrap());
         assert!(metrics.drain(Timestamp::UNIX_EPOCH).is_empty(), "each event is emitted once");
         lines.iter().for_each(assert_valid);
@@ -308,7 +308,7 @@ mod tests {
         let metrics = EmfMetrics::new("s", 0.0);
         let ended = panic::catch_unwind(panic::AssertUnwindSafe(|| {
             let _flush = metrics.flush_on_drop();
-            metrics.note(MetricEvent::Throttled);
+            metrics.record(MetricEvent::Throttled);
             panic!("in the middle of an invocation");
         }));
         assert!(ended.is_err());
