@@ -16,6 +16,15 @@ const REPEATS: usize = 4;
 /// Rounds of read, decide, write. Each lost round means that somebody else wrote in between.
 const ROUNDS: usize = 16;
 
+/// A value with the identity of the object that it was read from, for the precondition of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned<T> {
+    /// What the object says.
+    pub value: T,
+    /// Identity of its content.
+    pub etag: Etag,
+}
+
 /// A small object as it was read.
 #[derive(Debug, Clone)]
 pub struct Seen {

@@ -125,7 +125,7 @@ pub(crate) async fn merge_job(ports: &Ports, job: &Job, parts: &BTreeSet<u64>, a
 /// `control/merge/<job>/<part>.json`: from which results a part was made, so that a repeated event costs a listing and
 /// not a rewritten manifest.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Made {
+pub(crate) struct Made {
     /// Digest of the listing.
     from: String,
     /// The part that was written.
@@ -135,7 +135,7 @@ struct Made {
 /// `control/merge/<job>/so-far.json`: what has been counted while rows are still out, so that each part is read once for
 /// it. It names what it counts, so it is true whoever wrote it last.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct SoFar {
+pub(crate) struct SoFar {
     /// The counted parts as they were.
     parts: BTreeMap<String, Etag>,
     tally: Tally,

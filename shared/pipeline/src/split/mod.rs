@@ -110,7 +110,7 @@ impl From<ReadError> for SplitError {
 
 /// How far pass 2 has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Checkpoint {
+pub(crate) struct Checkpoint {
     round: u64,
     /// Rows up to this one are on their way.
     done: u64,
