@@ -135,6 +135,6 @@ async fn results() -> (Ports, Changed) {
     let queue = Arc::new(MemoryQueue::new(std::time::Duration::from_secs(60), None, None));
     let (images, nobody) = (Arc::new(Unused), Arc::new(Nobody));
     let ports =
-        Ports { store, rows: queue.clone(), retry: queue, images, clock, journal: nobody.clone(), notices: nobody };
+        Ports { store, rows: queue.clone(), retry: queue, images, clock, metrics: nobody.clone(), notifier: nobody };
     (ports, Changed { id: "1".into(), keys: vec![key] })
 }

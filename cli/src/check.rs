@@ -12,7 +12,7 @@ use packshot_pipeline::{
     },
     check::{Assumed, Check, Found, Survey, Verdict},
     model::{
-        catalog_error::NotACatalog,
+        catalog_error::CatalogError,
         etag::Etag,
         job::Source,
         json,
@@ -106,7 +106,7 @@ pub async fn run(args: CheckArgs, environment: Environment) -> Result<u8, CheckE
     Ok(match check.verdict {
         Verdict::Clean => EXIT_DONE,
         Verdict::Rejects => EXIT_SOME_FAILED,
-        Verdict::NotACatalog => EXIT_COULD_NOT,
+        Verdict::CatalogError => EXIT_COULD_NOT,
     })
 }
 
@@ -125,7 +125,7 @@ pub async fn inspect(
     let key = incoming_key(path);
     let Some(catalog) = Catalog::of(&key) else {
         let what = format!("`{named}` is not the name of a catalog; rename the file to something like shoes.csv");
-        return Ok(Check::not_a_catalog(named, NotACatalog::new("not_a_catalog", what)));
+        return Ok(Check::not_a_catalog(named, CatalogError::new("not_a_catalog", what)));
     };
     let source = Source {
         bucket: place.map_or_else(String::new, |place| place.name.clone()),
@@ -145,7 +145,7 @@ pub async fn inspect(
     let read = validate(reader, settings, &job, &catalog, source, clock.now(), judged).await;
     let found = match read {
         Ok(found) => found,
-        Err(ReadError::NotACatalog(problem)) => return Ok(Check::not_a_catalog(named, problem)),
+        Err(ReadError::CatalogError(problem)) => return Ok(Check::not_a_catalog(named, problem)),
         Err(ReadError::Store(error)) => return Err(error.into()),
     };
     let known = match place {

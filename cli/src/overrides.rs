@@ -21,7 +21,7 @@ pub struct Overrides {
     /// Model, for rows that do not say.
     #[arg(long)]
     pub model: Option<String>,
-    /// Picture size, for rows that do not say.
+    /// GeneratedImage size, for rows that do not say.
     #[arg(long)]
     pub size: Option<String>,
     /// Quality, for rows that do not say.

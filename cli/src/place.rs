@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use clap::Args;
 use packshot_aws::{clients::Aws, clock::SystemClock, unused::Unused};
 use packshot_local::DirectoryStore;
-use packshot_pipeline::ports::{Nobody, Ports, Store};
+use packshot_pipeline::ports::{NoopNotifier, NoopRecorder, Ports, Store};
 
 /// Where to look.
 #[derive(Debug, Clone, Args)]
@@ -58,7 +58,7 @@ fn ports(store: Arc<dyn Store>) -> Ports {
         retry: unused.clone(),
         images: unused,
         clock: Arc::new(SystemClock),
-        journal: Arc::new(Nobody),
-        notices: Arc::new(Nobody),
+        metrics: Arc::new(NoopRecorder),
+        notifier: Arc::new(NoopNotifier),
     }
 }

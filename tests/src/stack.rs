@@ -14,7 +14,7 @@ use bytes::Bytes;
 use packshot_aws::clients::Aws;
 use packshot_pipeline::{
     model::message::MAX_MESSAGE_BYTES,
-    ports::{Delivery, Notices},
+    ports::{Delivery, Notifier},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -102,9 +102,9 @@ impl Stack {
         QueueUnderTest::new(queue, Arc::new(StackConsumer { client, url }), visibility)
     }
 
-    /// Notices to a topic.
-    pub async fn notices(&self, arn: &str) -> Arc<dyn Notices> {
-        Aws::new(&self.config().await).notices(Some(arn))
+    /// Notifier to a topic.
+    pub async fn notifier(&self, arn: &str) -> Arc<dyn Notifier> {
+        Aws::new(&self.config().await).notifier(Some(arn))
     }
 
     /// A new topic of this caller's own, with a queue that wants to hear of failures only.
@@ -113,7 +113,7 @@ impl Stack {
         let arn =
             sns.create_topic().name(format!("contract-{}", fresh_name())).send().await.unwrap().topic_arn.unwrap();
         let inbox = self.inbox(&arn, Some(r#"{"status": ["failed", "complete_with_failures"]}"#)).await;
-        Topic { notices: self.notices(&arn).await, arn, inbox }
+        Topic { notifier: self.notifier(&arn).await, arn, inbox }
     }
 
     /// A new queue that is subscribed to a topic.
@@ -150,7 +150,7 @@ pub struct Topic {
     /// Its ARN.
     pub arn: String,
     /// The adapter under test.
-    pub notices: Arc<dyn Notices>,
+    pub notifier: Arc<dyn Notifier>,
     inbox: Inbox,
 }
 

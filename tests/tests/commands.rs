@@ -270,7 +270,7 @@ fn status_of_a_directory() {
     let place = Place::with("mixed.csv", MIXED);
     place.run(&["status"]).expect(0).says(&["No job yet in out."]);
     place.run(&["run", "mixed.csv"]).expect(3);
-    // Paid for already.
+    // PaidOutcome for already.
     place.write("fine.csv", "sku,title,image_url,brand,n\nF,Bag,https://x.test/f.png,North,1\n");
     place.run(&["run", "fine.csv"]).expect(0);
     place.write("broken.csv", "sku\n");

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use packshot_local::{DirectoryStore, MemoryQueue, MemoryStore, NotifyingStore};
-use packshot_pipeline::{model::notification::Notice, ports::NoticeError};
+use packshot_pipeline::{model::notification::Notification, ports::NotifyError};
 use packshot_tests::{
     clock::TestClock,
     contract::{queue::QueueUnderTest, store::Bucket},
@@ -49,7 +49,7 @@ queue_contract!(queue_sqs, [ignore = "wants a local AWS; `make test` starts one"
 #[ignore = "wants a local AWS; `make test` starts one"]
 async fn notices_sns() {
     let topic = Stack::of_this_run().topic().await;
-    let notice = |status: &str| -> Notice {
+    let notice = |status: &str| -> Notification {
         let value = json!({
             "v": 1, "job": "0123456789abcdef", "catalog": "Frühling/shoes", "status": status, "bucket": "b", "rows": 2,
             "completed": 1, "failed": 1, "rows_rejected": 0, "images": 4, "calls": 2, "retries": 0, "reused": 0,
@@ -59,14 +59,14 @@ async fn notices_sns() {
         serde_json::from_value(value).unwrap()
     };
     for status in ["complete", "complete_with_failures"] {
-        topic.notices.publish(&notice(status)).await.unwrap();
+        topic.notifier.publish(&notice(status)).await.unwrap();
     }
     let envelope = topic.receive().await;
     assert_eq!(envelope["Subject"], "packshot: complete with failures (1 of 2): Fr?hling/shoes");
-    let told: Notice = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
+    let told: Notification = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
     assert_eq!(told, notice("complete_with_failures"), "the queue subscribed for failures only");
-    let gone = Stack::of_this_run().notices(&format!("{}-gone", topic.arn)).await.publish(&notice("complete")).await;
-    assert!(matches!(gone, Err(NoticeError::Refused { .. })), "{gone:?}");
+    let gone = Stack::of_this_run().notifier(&format!("{}-gone", topic.arn)).await.publish(&notice("complete")).await;
+    assert!(matches!(gone, Err(NotifyError::Refused { .. })), "{gone:?}");
 }
 
 const VISIBILITY: Duration = Duration::from_secs(2);

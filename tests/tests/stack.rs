@@ -15,7 +15,7 @@ use aws_sdk_sqs::{
     Client as Sqs,
     types::{MessageSystemAttributeName, MessageSystemAttributeNameForSends, MessageSystemAttributeValue},
 };
-use packshot_pipeline::model::{notification::Notice, result::RowResult};
+use packshot_pipeline::model::{notification::Notification, result::RowResult};
 use packshot_tests::{
     demo_api::DemoApi,
     schema::{Schema, assert_manifest},
@@ -151,7 +151,7 @@ impl Deployed {
         let topics = sns.list_topics().send().await.unwrap().topics.unwrap_or_default();
         let arns = topics.into_iter().filter_map(|topic| topic.topic_arn);
         // Tests make topics of their own, called contract-…
-        let ours: Vec<_> = arns.filter(|arn| arn.contains("Notices")).collect();
+        let ours: Vec<_> = arns.filter(|arn| arn.contains("Notifier")).collect();
         let [arn] = ours.as_slice() else { panic!("which topic is it? {ours:?}") };
         self.stack.inbox(arn, None).await
     }
@@ -203,7 +203,7 @@ async fn the_deployed_stack() {
 async fn everybody_was_told(deployed: &Deployed, inbox: &Inbox) {
     let mut told = BTreeMap::<(String, String), usize>::new();
     while let Some(envelope) = inbox.receive().await {
-        let notice: Notice = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
+        let notice: Notification = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
         let summary = deployed.read(&notice.summary).await.unwrap();
         assert!(summary.contains(notice.job.as_str()));
         *told.entry((notice.catalog.to_string(), notice.status.as_str().to_owned())).or_default() += 1;

@@ -15,7 +15,7 @@ use packshot_aws::{
 };
 use packshot_pipeline::{
     generate::{generate, worker::Worker},
-    ports::{Nobody, Ports},
+    ports::{NoopNotifier, Ports},
     settings::GenerateSettings,
 };
 
@@ -43,8 +43,8 @@ async fn run() -> Result<(), Error> {
         retry: Arc::new(aws.queue(&config.retry_queue_url)),
         images: Arc::new(images),
         clock,
-        journal: metrics.clone(),
-        notices: Arc::new(Nobody),
+        metrics: metrics.clone(),
+        notifier: Arc::new(NoopNotifier),
     };
     lambda_runtime::run(service_fn(|event| handle(&ports, &settings, &worker, &metrics, event))).await
 }

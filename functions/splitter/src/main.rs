@@ -34,8 +34,8 @@ async fn run() -> Result<(), Error> {
         retry: Arc::new(Unused),
         images: Arc::new(Unused),
         clock: Arc::new(SystemClock),
-        journal: metrics.clone(),
-        notices: aws.notices(config.notify_topic_arn.as_deref()),
+        metrics: metrics.clone(),
+        notifier: aws.notifier(config.notify_topic_arn.as_deref()),
     };
     lambda_runtime::run(service_fn(|event| handle(&ports, &config, &metrics, event))).await
 }

@@ -15,7 +15,7 @@ use aws_smithy_http_client::{
 use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 
 #[cfg(feature = "lambda")]
-use packshot_pipeline::ports::{Nobody, Notices};
+use packshot_pipeline::ports::{NoopNotifier, Notifier};
 
 #[cfg(feature = "lambda")]
 use crate::{notify::SnsTopic, secret::SecretKey};
@@ -95,10 +95,10 @@ impl Aws {
     /// Whoever has subscribed to a topic; nobody, where there is none.
     #[cfg(feature = "lambda")]
     #[must_use]
-    pub fn notices(&self, topic_arn: Option<&str>) -> Arc<dyn Notices> {
+    pub fn notifier(&self, topic_arn: Option<&str>) -> Arc<dyn Notifier> {
         match topic_arn {
             Some(arn) => Arc::new(SnsTopic::new(self.sns.clone(), arn)),
-            None => Arc::new(Nobody),
+            None => Arc::new(NoopNotifier),
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use packshot_pipeline::{
     model::request::Request,
-    ports::{ApiError, Clock, FetchError, Generated, ImageApi, Picture},
+    ports::{ApiError, Clock, FetchError, Generated, GeneratedImage, ImageApi},
 };
 use reqwest::{Client, Response, StatusCode, Url, header::RETRY_AFTER, redirect::Policy};
 use rustls::ClientConfig;
@@ -250,7 +250,7 @@ fn read_answer(body: &[u8], status: StatusCode, key: &ApiKey) -> Result<Generate
     };
     let answer: Value = serde_json::from_slice(body).map_err(|_| unusable("invalid_answer", "without valid JSON"))?;
     let entries = answer.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let pictures: Vec<Picture> = entries.iter().filter_map(|entry| picture(entry, key)).collect();
+    let pictures: Vec<GeneratedImage> = entries.iter().filter_map(|entry| picture(entry, key)).collect();
     if pictures.is_empty() {
         return Err(unusable("no_images", "without any picture"));
     }
@@ -262,15 +262,15 @@ fn read_answer(body: &[u8], status: StatusCode, key: &ApiKey) -> Result<Generate
     Ok(Generated { request_id: text("id"), model_actual: text("model_actual"), pictures })
 }
 
-fn picture(entry: &Value, key: &ApiKey) -> Option<Picture> {
+fn picture(entry: &Value, key: &ApiKey) -> Option<GeneratedImage> {
     let text = |field: &str| entry.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     if let Some(url) = text("url") {
-        return Some(Picture::Url(key.redact_result(url)));
+        return Some(GeneratedImage::Url(key.redact_result(url)));
     }
     // Some APIs send a data URL instead of the bare base64.
     let base64 = text("b64_json")?.rsplit(',').next()?;
     let bytes = BASE64_STANDARD.decode(base64).ok().filter(|bytes| !bytes.is_empty())?;
-    Some(Picture::Inline(bytes.into()))
+    Some(GeneratedImage::Inline(bytes.into()))
 }
 
 /// `error.code`; where there is none, `error.type`, then `code`. Anything but a word is for people, not for a table.

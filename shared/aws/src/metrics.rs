@@ -14,8 +14,8 @@ use std::{
 
 use jiff::Timestamp;
 use packshot_pipeline::{
-    model::{error_class::ErrorClass, event::Fact},
-    ports::{Clock as _, Journal},
+    model::{error_class::ErrorClass, event::MetricEvent},
+    ports::{Clock as _, MetricsRecorder},
 };
 use serde_json::{Map, Value, json};
 
@@ -114,38 +114,38 @@ struct Folded {
     spreads: BTreeMap<&'static str, (Metric, Vec<u64>)>,
 }
 
-impl Journal for Metrics {
-    fn note(&self, fact: Fact) {
+impl MetricsRecorder for Metrics {
+    fn record(&self, event: MetricEvent) {
         let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         let facts = &mut *facts;
-        match fact {
-            Fact::RowsSplit { sent, rejected } => {
+        match event {
+            MetricEvent::RowsSplit { sent, rejected } => {
                 facts.add(ROWS_SPLIT, sent as f64);
                 facts.add(ROWS_REJECTED, rejected as f64);
             }
-            Fact::CatalogRejected => facts.add(CATALOGS_REJECTED, 1.0),
-            Fact::Called { took, retry, pictures } => {
+            MetricEvent::CatalogRejected => facts.add(CATALOGS_REJECTED, 1.0),
+            MetricEvent::Called { took, retry, pictures } => {
                 facts.add(CALLS, 1.0);
                 facts.add(RETRIES, f64::from(u8::from(retry)));
                 facts.add(IMAGES, pictures as f64);
                 facts.add(ESTIMATED_SPEND, pictures as f64 * self.price_per_image);
                 facts.spread(API_LATENCY, took.as_millis());
             }
-            Fact::Throttled => facts.add(THROTTLES, 1.0),
-            Fact::OutcomeUnknown => facts.add(UNKNOWN_OUTCOMES, 1.0),
-            Fact::Held => facts.set(BREAKER_OPEN, 1.0),
-            Fact::RowCompleted { reused, archive_error } => {
+            MetricEvent::Throttled => facts.add(THROTTLES, 1.0),
+            MetricEvent::OutcomeUnknown => facts.add(UNKNOWN_OUTCOMES, 1.0),
+            MetricEvent::Held => facts.set(BREAKER_OPEN, 1.0),
+            MetricEvent::RowCompleted { reused, archive_error } => {
                 facts.add(ROWS_COMPLETED, 1.0);
                 facts.add(REUSES, f64::from(u8::from(reused)));
                 facts.add(ARCHIVE_ERRORS, f64::from(u8::from(archive_error)));
             }
-            Fact::RowFailed(class) => *facts.failed.entry(class.as_str()).or_default() += 1.0,
-            Fact::PartMerged => facts.add(PARTS_MERGED, 1.0),
-            Fact::ManifestWritten { lag, first } => {
+            MetricEvent::RowFailed(class) => *facts.failed.entry(class.as_str()).or_default() += 1.0,
+            MetricEvent::PartMerged => facts.add(PARTS_MERGED, 1.0),
+            MetricEvent::ManifestWritten { lag, first } => {
                 facts.add(JOBS_FINISHED, f64::from(u8::from(first)));
                 facts.spread(MERGE_LAG, u128::from(lag.as_secs()));
             }
-            Fact::Swept { oldest } => facts.set(JOB_AGE, oldest.as_secs_f64().floor()),
+            MetricEvent::Swept { oldest } => facts.set(JOB_AGE, oldest.as_secs_f64().floor()),
         }
     }
 }
@@ -264,9 +264,9 @@ mod tests {
 
     use super::*;
 
-    fn lines(facts: impl IntoIterator<Item = Fact>) -> Vec<Value> {
+    fn lines(facts: impl IntoIterator<Item = MetricEvent>) -> Vec<Value> {
         let metrics = Metrics::new("s", 0.25);
-        facts.into_iter().for_each(|fact| metrics.note(fact));
+        facts.into_iter().for_each(|fact| metrics.record(fact));
         let lines = metrics.take(Timestamp::from_millisecond(1_234).unwrap());
         assert!(metrics.take(Timestamp::UNIX_EPOCH).is_empty(), "told once");
         lines.iter().for_each(assert_readable);
@@ -295,8 +295,8 @@ mod tests {
         }
     }
 
-    fn called(milliseconds: u64, pictures: usize) -> Fact {
-        Fact::Called { took: Duration::from_millis(milliseconds), retry: milliseconds % 2 == 1, pictures }
+    fn called(milliseconds: u64, pictures: usize) -> MetricEvent {
+        MetricEvent::Called { took: Duration::from_millis(milliseconds), retry: milliseconds % 2 == 1, pictures }
     }
 
     #[test]
@@ -304,19 +304,19 @@ mod tests {
         let [line] = lines([
             called(20, 4),
             called(31, 2),
-            Fact::Throttled,
-            Fact::Held,
-            Fact::Held,
-            Fact::OutcomeUnknown,
-            Fact::RowCompleted { reused: false, archive_error: true },
-            Fact::RowCompleted { reused: true, archive_error: false },
-            Fact::RowsSplit { sent: 3, rejected: 2 },
-            Fact::RowsSplit { sent: 4, rejected: 0 },
-            Fact::CatalogRejected,
-            Fact::PartMerged,
-            Fact::ManifestWritten { lag: Duration::from_millis(2_900), first: true },
-            Fact::ManifestWritten { lag: Duration::from_secs(9), first: false },
-            Fact::Swept { oldest: Duration::from_secs(7_200) },
+            MetricEvent::Throttled,
+            MetricEvent::Held,
+            MetricEvent::Held,
+            MetricEvent::OutcomeUnknown,
+            MetricEvent::RowCompleted { reused: false, archive_error: true },
+            MetricEvent::RowCompleted { reused: true, archive_error: false },
+            MetricEvent::RowsSplit { sent: 3, rejected: 2 },
+            MetricEvent::RowsSplit { sent: 4, rejected: 0 },
+            MetricEvent::CatalogRejected,
+            MetricEvent::PartMerged,
+            MetricEvent::ManifestWritten { lag: Duration::from_millis(2_900), first: true },
+            MetricEvent::ManifestWritten { lag: Duration::from_secs(9), first: false },
+            MetricEvent::Swept { oldest: Duration::from_secs(7_200) },
         ])
         .try_into()
         .unwrap();
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn failed_rows_stand_under_their_class_and_under_all() {
-        let failed = [ErrorClass::Row, ErrorClass::Account, ErrorClass::Row].map(Fact::RowFailed);
+        let failed = [ErrorClass::Row, ErrorClass::Account, ErrorClass::Row].map(MetricEvent::RowFailed);
         let found: Vec<_> =
             lines(failed).iter().map(|line| (line["Class"].clone(), line["RowsFailed"].clone())).collect();
         assert_eq!(found, [(json!("account"), json!(1.0)), (json!("row"), json!(2.0))]);
@@ -362,7 +362,7 @@ mod tests {
         let metrics = Metrics::new("s", 0.0);
         let ended = panic::catch_unwind(panic::AssertUnwindSafe(|| {
             let _facts = metrics.invocation();
-            metrics.note(Fact::Throttled);
+            metrics.record(MetricEvent::Throttled);
             panic!("in the middle of an invocation");
         }));
         assert!(ended.is_err());

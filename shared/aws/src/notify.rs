@@ -1,12 +1,12 @@
-//! Notices over SNS: short readable mail for people, JSON for everything else.
+//! Notifier over SNS: short readable mail for people, JSON for everything else.
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 use aws_sdk_sns::{Client, types::MessageAttributeValue};
 use packshot_pipeline::{
-    model::notification::Notice,
-    ports::{NoticeError, Notices},
+    model::notification::Notification,
+    ports::{Notifier, NotifyError},
 };
 use serde_json::json;
 
@@ -31,8 +31,8 @@ impl SnsTopic {
 }
 
 #[async_trait]
-impl Notices for SnsTopic {
-    async fn publish(&self, notice: &Notice) -> Result<(), NoticeError> {
+impl Notifier for SnsTopic {
+    async fn publish(&self, notice: &Notification) -> Result<(), NotifyError> {
         self.client
             .publish()
             .topic_arn(&self.arn)
@@ -46,28 +46,28 @@ impl Notices for SnsTopic {
             .map_err(|error| {
                 let failure = Failure::of(&error);
                 if failure.is_passing() {
-                    NoticeError::Unsent { detail: failure.into_detail() }
+                    NotifyError::Unsent { detail: failure.into_detail() }
                 } else {
-                    NoticeError::Refused { detail: failure.into_detail() }
+                    NotifyError::Refused { detail: failure.into_detail() }
                 }
             })
     }
 }
 
 /// What each protocol gets.
-fn message(notice: &Notice) -> String {
+fn message(notice: &Notification) -> String {
     let machines = packshot_pipeline::model::json::to_string(notice);
     json!({ "default": machines, "email": notice.text() }).to_string()
 }
 
 /// SNS refuses a subject that is not ASCII, has control characters or begins with a space.
-fn subject(notice: &Notice) -> String {
+fn subject(notice: &Notification) -> String {
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     notice.subject().chars().map(plain).take(SUBJECT_CHARACTERS).collect()
 }
 
 /// What a subscription can choose by.
-fn attributes(notice: &Notice) -> HashMap<String, MessageAttributeValue> {
+fn attributes(notice: &Notification) -> HashMap<String, MessageAttributeValue> {
     let text = |text: String| MessageAttributeValue::builder().data_type("String").string_value(text).build().ok();
     let chosen = [("status", notice.status.as_str().to_owned()), ("catalog", notice.catalog.to_string())];
     chosen.into_iter().filter_map(|(name, value)| Some((name.to_owned(), text(value)?))).collect()
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    fn notice(catalog: &str) -> Notice {
+    fn notice(catalog: &str) -> Notification {
         let value = json!({
             "v": 1, "job": "0123456789abcdef", "catalog": catalog, "status": "complete", "bucket": "b", "rows": 1, "completed": 1,
             "failed": 0, "rows_rejected": 0, "images": 4, "calls": 1, "retries": 0, "reused": 0, "unknown_outcomes": 0,
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn machines_get_json_and_people_get_text() {
         let message: Value = serde_json::from_str(&message(&notice("shoes"))).unwrap();
-        let machines: Notice = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
+        let machines: Notification = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
         assert_eq!(machines, notice("shoes"));
         assert_eq!(message["email"], notice("shoes").text());
     }

@@ -10,7 +10,7 @@ use aws_sdk_sqs::{
     error::{ProvideErrorMetadata, SdkError},
     types::{Message, QueueAttributeName},
 };
-use packshot_pipeline::ports::{Outgoing, Queue as _, QueueError};
+use packshot_pipeline::ports::{OutgoingMessage, Queue as _, QueueError};
 
 use crate::{sdk_error::Failure, sqs::SqsQueue};
 
@@ -80,7 +80,7 @@ pub async fn redrive(client: &Client, queues: &Queues) -> Result<Redriven, Queue
         redriven.poison += poison.len();
         let bodies: Vec<_> = again
             .iter()
-            .map(|message| Outgoing { body: message.body.clone().unwrap_or_default(), attributes: [].into() })
+            .map(|message| OutgoingMessage { body: message.body.clone().unwrap_or_default(), attributes: [].into() })
             .collect();
         rows.send(&bodies).await?;
         for message in again {

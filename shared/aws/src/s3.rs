@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use packshot_pipeline::{
     model::etag::Etag,
-    ports::{Body, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError},
+    ports::{Body, ListedObject, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
 use tokio::sync::Semaphore;
 
@@ -250,7 +250,11 @@ impl Store for S3Store {
             .map(|object| {
                 let key = object.key.unwrap_or_default();
                 let etag = etag(object.e_tag.as_deref(), &key)?;
-                Ok(Listed { etag, bytes: object.size.and_then(|size| size.try_into().ok()).unwrap_or_default(), key })
+                Ok(ListedObject {
+                    etag,
+                    bytes: object.size.and_then(|size| size.try_into().ok()).unwrap_or_default(),
+                    key,
+                })
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
         let next = objects.last().filter(|_| more).map(|last| last.key.clone());

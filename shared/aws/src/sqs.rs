@@ -12,7 +12,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{StreamExt as _, stream};
 use packshot_pipeline::{
     model::message::MAX_MESSAGE_BYTES,
-    ports::{Outgoing, Queue, QueueError},
+    ports::{OutgoingMessage, Queue, QueueError},
 };
 
 use crate::{sdk_error::Failure, trace};
@@ -46,7 +46,7 @@ impl SqsQueue {
     }
 
     /// Sends one batch, and what is left of it again, until nothing is left or patience is.
-    async fn send_batch(&self, messages: &[Outgoing], batch: Vec<usize>) -> Left {
+    async fn send_batch(&self, messages: &[OutgoingMessage], batch: Vec<usize>) -> Left {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_max_delay(Duration::from_secs(5))
@@ -65,7 +65,7 @@ impl SqsQueue {
         }
     }
 
-    async fn try_batch(&self, messages: &[Outgoing], batch: &[usize]) -> Left {
+    async fn try_batch(&self, messages: &[OutgoingMessage], batch: &[usize]) -> Left {
         let refused = |detail| Left { refused: batch.to_vec(), detail, ..Left::default() };
         let entries: Result<Vec<_>, _> = batch.iter().map(|&index| entry(index, &messages[index])).collect();
         let entries = match entries {
@@ -93,7 +93,7 @@ impl SqsQueue {
 
 #[async_trait]
 impl Queue for SqsQueue {
-    async fn send(&self, messages: &[Outgoing]) -> Result<(), QueueError> {
+    async fn send(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError> {
         let sends: Vec<_> = batches(messages).into_iter().map(|batch| self.send_batch(messages, batch)).collect();
         let mut all = Left::default();
         let mut outcomes = stream::iter(sends).buffer_unordered(BATCHES_IN_FLIGHT);
@@ -138,7 +138,7 @@ impl Left {
 }
 
 /// Cuts the list into what one call takes: ten entries, and the bytes of one message.
-fn batches(messages: &[Outgoing]) -> Vec<Vec<usize>> {
+fn batches(messages: &[OutgoingMessage]) -> Vec<Vec<usize>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
     let mut bytes = 0;
@@ -158,14 +158,14 @@ fn batches(messages: &[Outgoing]) -> Vec<Vec<usize>> {
 }
 
 /// As SQS counts: the body, and of each attribute its name, its type and its value.
-fn message_bytes(message: &Outgoing) -> usize {
+fn message_bytes(message: &OutgoingMessage) -> usize {
     let attributes = message.attributes.iter().map(|(name, value)| name.len() + STRING.len() + value.len());
     message.body.len() + attributes.sum::<usize>()
 }
 
 const STRING: &str = "String";
 
-fn entry(index: usize, message: &Outgoing) -> Result<SendMessageBatchRequestEntry, String> {
+fn entry(index: usize, message: &OutgoingMessage) -> Result<SendMessageBatchRequestEntry, String> {
     let mut entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(&message.body);
     // SQS refuses an attribute without a value, and with it the message.
     for (name, value) in message.attributes.iter().filter(|(_, value)| !value.is_empty()) {
@@ -221,8 +221,8 @@ mod tests {
 
     use super::*;
 
-    fn message(bytes: usize) -> Outgoing {
-        Outgoing { body: "x".repeat(bytes), attributes: BTreeMap::new() }
+    fn message(bytes: usize) -> OutgoingMessage {
+        OutgoingMessage { body: "x".repeat(bytes), attributes: BTreeMap::new() }
     }
 
     fn cut(lengths: &[usize]) -> Vec<usize> {
@@ -246,13 +246,13 @@ mod tests {
     #[test]
     fn attributes_count() {
         let attributes = BTreeMap::from([("error_code", "é".to_owned())]);
-        assert_eq!(message_bytes(&Outgoing { body: "é".into(), attributes }), 2 + 10 + 6 + 2);
+        assert_eq!(message_bytes(&OutgoingMessage { body: "é".into(), attributes }), 2 + 10 + 6 + 2);
     }
 
     #[test]
     fn an_empty_attribute_is_left_out() {
         let attributes = BTreeMap::from([("a", String::new()), ("b", "x".to_owned())]);
-        let entry = entry(3, &Outgoing { body: "{}".into(), attributes }).unwrap();
+        let entry = entry(3, &OutgoingMessage { body: "{}".into(), attributes }).unwrap();
         let names: Vec<_> = entry.message_attributes().unwrap().keys().map(String::as_str).collect();
         assert_eq!((entry.id(), names), ("3", vec!["b"]));
     }

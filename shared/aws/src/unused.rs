@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use packshot_pipeline::{
     model::request::Request,
-    ports::{ApiError, FetchError, Generated, ImageApi, Outgoing, Queue, QueueError},
+    ports::{ApiError, FetchError, Generated, ImageApi, OutgoingMessage, Queue, QueueError},
 };
 
 const WHY: &str = "this function was not given that";
@@ -17,7 +17,7 @@ pub struct Unused;
 
 #[async_trait]
 impl Queue for Unused {
-    async fn send(&self, _messages: &[Outgoing]) -> Result<(), QueueError> {
+    async fn send(&self, _messages: &[OutgoingMessage]) -> Result<(), QueueError> {
         Err(QueueError::Refused { detail: WHY.into() })
     }
 

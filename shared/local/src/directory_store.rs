@@ -16,7 +16,7 @@ use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use packshot_pipeline::{
     model::etag::Etag,
-    ports::{Body, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError},
+    ports::{Body, ListedObject, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -236,7 +236,7 @@ impl Inner {
         for key in found {
             // A person may have removed the file since.
             if let Some(meta) = self.meta(&key)? {
-                objects.push(Listed { key, etag: meta.etag, bytes: meta.bytes });
+                objects.push(ListedObject { key, etag: meta.etag, bytes: meta.bytes });
             }
         }
         Ok(Page { objects, next })

@@ -8,7 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use packshot_pipeline::{
     model::etag::Etag,
-    ports::{Body, Clock, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError},
+    ports::{Body, Clock, ListedObject, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
 use parking_lot::Mutex;
 
@@ -134,10 +134,10 @@ impl Store for MemoryStore {
             .range::<str, _>((start, Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
             .filter_map(|(key, versions)| Some((key, &versions.last()?.meta)));
-        let objects: Vec<Listed> = found
+        let objects: Vec<ListedObject> = found
             .by_ref()
             .take(PAGE)
-            .map(|(key, meta)| Listed { key: key.clone(), etag: meta.etag.clone(), bytes: meta.bytes })
+            .map(|(key, meta)| ListedObject { key: key.clone(), etag: meta.etag.clone(), bytes: meta.bytes })
             .collect();
         let next = found.next().and_then(|_| objects.last()).map(|last| last.key.clone());
         Ok(Page { objects, next })

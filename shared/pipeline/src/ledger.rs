@@ -21,32 +21,32 @@ pub struct Entry {
     /// What is paid for.
     pub fingerprint: Fingerprint,
     /// On whose behalf the last call was made.
-    pub series: Series,
+    pub series: RetryScope,
     /// Calls made for this job, over all rounds.
     pub calls: u32,
     /// Calls whose outcome is unknown, over all rounds.
     pub unknown: u32,
     /// What of the limits this series has used up.
-    pub spent: Spent,
+    pub spent: RetryUsage,
     /// Where the fingerprint stands.
     pub state: State,
     /// Where it stands for the jobs that asked before this one, the last asker last: neither is their outcome paid for
     /// again when their next row asks, nor do their limits begin anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub others: Vec<Page>,
+    pub others: Vec<JobEntry>,
 }
 
 /// Where a fingerprint stands for one job, while another one's stands in front.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Page {
+pub struct JobEntry {
     /// As in the entry.
-    pub series: Series,
+    pub series: RetryScope,
     /// As in the entry.
     pub calls: u32,
     /// As in the entry.
     pub unknown: u32,
     /// As in the entry.
-    pub spent: Spent,
+    pub spent: RetryUsage,
     /// As in the entry, but never claimed.
     pub state: State,
 }
@@ -56,7 +56,7 @@ const OTHERS: usize = 8;
 
 /// One try at a fingerprint that a person asked for: dropping a file, or redriving a row. Limits hold per series.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Series {
+pub struct RetryScope {
     /// The job.
     pub job: JobId,
     /// The message's round.
@@ -65,7 +65,7 @@ pub struct Series {
 
 /// Counted against the limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Spent {
+pub struct RetryUsage {
     /// Calls that failed for a passing reason.
     pub failures: u32,
     /// Calls whose outcome is unknown.
@@ -80,7 +80,7 @@ pub enum State {
     Claimed(Claim),
     /// Nobody calls; the counters hold.
     Released,
-    /// Paid for, and this is what came.
+    /// PaidOutcome for, and this is what came.
     Completed(Outcome),
     /// Given up by this series.
     Failed(Failure),
@@ -146,9 +146,9 @@ pub struct Failure {
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Asker {
+pub struct Requester {
     /// On whose behalf.
-    pub series: Series,
+    pub series: RetryScope,
     /// For which row.
     pub row: u64,
     /// The process.
@@ -168,11 +168,11 @@ pub struct Limits {
 
 /// What an asker must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum Decision {
     /// Use the outcome: no call.
-    Reuse(Paid),
+    Reuse(PaidOutcome),
     /// Use the failure: this series has given up already.
-    Share(GivenUp),
+    Share(TerminalFailure),
     /// Somebody may be calling; ask again after this long.
     Wait(Duration),
     /// Write this entry with a claim of one's own, under the precondition that the object is as it was read, then call.
@@ -183,7 +183,7 @@ pub enum Step {
 
 /// An outcome with the counters of the job that paid for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Paid {
+pub struct PaidOutcome {
     /// What came.
     pub outcome: Outcome,
     /// Calls of that job.
@@ -194,7 +194,7 @@ pub struct Paid {
 
 /// A failure with the counters of the job that gave up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GivenUp {
+pub struct TerminalFailure {
     /// Why.
     pub failure: Failure,
     /// The round that gave up, which may be later than the asker's.
@@ -208,16 +208,16 @@ pub struct GivenUp {
 impl Entry {
     /// An entry that nobody has worked on.
     #[must_use]
-    pub fn new(fingerprint: Fingerprint, series: Series) -> Self {
-        let (spent, others) = (Spent::default(), Vec::new());
+    pub fn new(fingerprint: Fingerprint, series: RetryScope) -> Self {
+        let (spent, others) = (RetryUsage::default(), Vec::new());
         Self { v: VERSION, fingerprint, series, calls: 0, unknown: 0, spent, state: State::Released, others }
     }
 
     /// The outcome that rows of a job use: its own, or another's as long as that may be reused.
     #[must_use]
-    pub fn outcome_for(&self, job: &JobId, now: Timestamp, reuse: Duration) -> Option<Paid> {
+    pub fn outcome_for(&self, job: &JobId, now: Timestamp, reuse: Duration) -> Option<PaidOutcome> {
         let paid = |state: &State, calls, unknown| match state {
-            State::Completed(outcome) => Some(Paid { outcome: outcome.clone(), calls, unknown }),
+            State::Completed(outcome) => Some(PaidOutcome { outcome: outcome.clone(), calls, unknown }),
             _ => None,
         };
         let others = self.others.iter().rev().map(|page| (&page.series.job, &page.state, page.calls, page.unknown));
@@ -236,7 +236,7 @@ impl Entry {
     }
 
     /// Where the fingerprint stands for a job: series, calls, unknown outcomes, state.
-    fn page(&self, job: &JobId) -> Option<(&Series, u32, u32, &State)> {
+    fn page(&self, job: &JobId) -> Option<(&RetryScope, u32, u32, &State)> {
         if self.series.job == *job {
             return Some((&self.series, self.calls, self.unknown, &self.state));
         }
@@ -245,17 +245,19 @@ impl Entry {
     }
 
     /// Why a job has given up, if it has.
-    fn failure_of(&self, job: &JobId) -> Option<GivenUp> {
+    fn failure_of(&self, job: &JobId) -> Option<TerminalFailure> {
         let (series, calls, unknown, state) = self.page(job)?;
         match state {
-            State::Failed(failure) => Some(GivenUp { failure: failure.clone(), round: series.round, calls, unknown }),
+            State::Failed(failure) => {
+                Some(TerminalFailure { failure: failure.clone(), round: series.round, calls, unknown })
+            }
             _ => None,
         }
     }
 
     /// Notes what a job has paid for, and leaves a claim of another job alone.
     #[must_use]
-    pub fn with_outcome(mut self, series: &Series, outcome: Outcome) -> Self {
+    pub fn with_outcome(mut self, series: &RetryScope, outcome: Outcome) -> Self {
         let state = State::Completed(outcome);
         if self.series.job == series.job {
             self.state = state;
@@ -263,33 +265,39 @@ impl Entry {
             page.state = state;
         } else {
             // Forgotten meanwhile, with its counters.
-            self.others.push(Page { series: series.clone(), calls: 1, unknown: 0, spent: Spent::default(), state });
+            self.others.push(JobEntry {
+                series: series.clone(),
+                calls: 1,
+                unknown: 0,
+                spent: RetryUsage::default(),
+                state,
+            });
         }
         self
     }
 
     /// Puts the asker's job in front. Nobody holds a claim here.
-    fn turned_to(mut self, series: &Series) -> Self {
+    fn turned_to(mut self, series: &RetryScope) -> Self {
         if self.series.job != series.job {
             let own = self.others.iter().position(|page| page.series.job == series.job);
-            let next = own.map(|at| self.others.remove(at)).unwrap_or_else(|| Page {
+            let next = own.map(|at| self.others.remove(at)).unwrap_or_else(|| JobEntry {
                 series: series.clone(),
                 calls: 0,
                 unknown: 0,
-                spent: Spent::default(),
+                spent: RetryUsage::default(),
                 state: State::Released,
             });
             let Self { v, fingerprint, series, calls, unknown, spent, state, mut others } = self;
-            others.push(Page { series, calls, unknown, spent, state });
+            others.push(JobEntry { series, calls, unknown, spent, state });
             if others.len() > OTHERS {
                 others.remove(0);
             }
-            let Page { series, calls, unknown, spent, state } = next;
+            let JobEntry { series, calls, unknown, spent, state } = next;
             self = Self { v, fingerprint, series, calls, unknown, spent, state, others };
         }
         if matches!(self.state, State::Failed(_)) {
             // A person has asked again since.
-            self.spent = Spent::default();
+            self.spent = RetryUsage::default();
         }
         // A late message of an earlier round does not take the series back.
         self.series.round = self.series.round.max(series.round);
@@ -342,31 +350,31 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Entry, String> {
 pub fn decide(
     entry: Option<&Entry>,
     fingerprint: &Fingerprint,
-    asker: &Asker,
+    asker: &Requester,
     now: Timestamp,
     limits: &Limits,
-) -> Step {
+) -> Decision {
     let Some(entry) = entry else {
-        return Step::Claim(Entry::new(fingerprint.clone(), asker.series.clone()));
+        return Decision::Claim(Entry::new(fingerprint.clone(), asker.series.clone()));
     };
     let job = &asker.series.job;
     if let Some(paid) = entry.outcome_for(job, now, limits.reuse) {
-        return Step::Reuse(paid);
+        return Decision::Reuse(paid);
     }
     if let Some(given_up) = entry.failure_of(job).filter(|given_up| given_up.round >= asker.series.round) {
-        return Step::Share(given_up);
+        return Decision::Share(given_up);
     }
     let mut next = entry.clone();
     if let State::Claimed(claim) = &entry.state {
         let dead = now >= claim.until || (limits.sole_worker && claim.worker != asker.worker);
         if !dead {
-            return Step::Wait(unsigned(claim.until.duration_since(now)));
+            return Decision::Wait(unsigned(claim.until.duration_since(now)));
         }
         next.count_unknown();
         next.state = State::Released;
     }
     let next = next.turned_to(&asker.series);
-    if next.spent.unknown > limits.unknown_retries { Step::GiveUp(next) } else { Step::Claim(next) }
+    if next.spent.unknown > limits.unknown_retries { Decision::GiveUp(next) } else { Decision::Claim(next) }
 }
 
 impl Entry {

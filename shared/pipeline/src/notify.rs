@@ -1,13 +1,13 @@
 //! What people and machines are told when a job has ended, without asking.
 
-use crate::model::notification::{Notice, Told};
+use crate::model::notification::{Notification, Told};
 use crate::{
     model::{
         json,
         keys::{self, Catalog, JobId, Manifests},
         summary::Summary,
     },
-    ports::{NoticeError, Ports, Precondition, StoreError},
+    ports::{NotifyError, Ports, Precondition, StoreError},
     storage,
 };
 
@@ -22,7 +22,7 @@ pub enum AnnounceError {
     Store(#[from] StoreError),
     /// The notice is not out.
     #[error(transparent)]
-    Notice(#[from] NoticeError),
+    Notification(#[from] NotifyError),
 }
 
 /// Tells subscribers of a job's end, if it has ended and they have not been told so. A death between telling and noting it
@@ -35,13 +35,13 @@ pub async fn announce(ports: &Ports, catalog: &Catalog, job: &JobId) -> Result<(
         let seen = storage::read(ports, &key).await?;
         let Some(summary) = storage::read(ports, &Manifests::of(catalog, job).summary()).await? else { return Ok(()) };
         let summary: Option<Summary> = serde_json::from_slice(&summary.bytes).ok();
-        let Some(notice) = summary.as_ref().and_then(Notice::of) else { return Ok(()) };
+        let Some(notice) = summary.as_ref().and_then(Notification::of) else { return Ok(()) };
         let told: Option<Told> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
         let now = Told { status: notice.status };
         if told.as_ref() == Some(&now) && said.as_ref().is_none_or(|said| *said == now) {
             return Ok(());
         }
-        ports.notices.publish(&notice).await?;
+        ports.notifier.publish(&notice).await?;
         tracing::info!(%job, status = ?notice.status, "announced");
         let precondition = Precondition::unchanged(seen.map(|seen| seen.etag));
         match storage::write(ports, &key, json::to_vec(&now).into(), precondition).await {

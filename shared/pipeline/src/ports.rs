@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
-use crate::model::{etag::Etag, event::Fact, notification::Notice, request::Request};
+use crate::model::{etag::Etag, event::MetricEvent, notification::Notification, request::Request};
 
 /// Everything a use case may touch. Cheap to clone.
 #[derive(Clone)]
@@ -27,9 +27,9 @@ pub struct Ports {
     /// Time of day and chance.
     pub clock: Arc<dyn Clock>,
     /// Whoever watches.
-    pub journal: Arc<dyn Journal>,
+    pub metrics: Arc<dyn MetricsRecorder>,
     /// Whoever wants to know when a job has ended.
-    pub notices: Arc<dyn Notices>,
+    pub notifier: Arc<dyn Notifier>,
 }
 
 /// What the store knows about an object without reading it.
@@ -56,7 +56,7 @@ pub struct Object {
 
 /// One line of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedObject {
     /// The whole key.
     pub key: String,
     /// Identity of the content.
@@ -69,7 +69,7 @@ pub struct Listed {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// At most 1,000 objects.
-    pub objects: Vec<Listed>,
+    pub objects: Vec<ListedObject>,
     /// More may follow after this key; `None` at the end.
     pub next: Option<String>,
 }
@@ -148,7 +148,7 @@ pub trait Store: Send + Sync {
 
 /// A message on its way to a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct OutgoingMessage {
     /// UTF-8, at most [`MAX_MESSAGE_BYTES`] together with the attributes, no characters that SQS refuses.
     pub body: String,
     /// String attributes for people and filters.
@@ -191,7 +191,7 @@ pub enum QueueError {
 pub trait Queue: Send + Sync {
     /// Sends messages. The adapter cuts the list into the batches that its wire allows and sends again what was refused
     /// for a passing reason.
-    async fn send(&self, messages: &[Outgoing]) -> Result<(), QueueError>;
+    async fn send(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError>;
 
     /// Makes a received message visible again after `delay` instead of the queue's own timeout. Best effort: where it
     /// fails, the message comes back at the queue's own timeout.
@@ -206,12 +206,12 @@ pub struct Generated {
     /// The model that really ran.
     pub model_actual: Option<String>,
     /// The pictures, in the API's order; entries that hold neither form are dropped.
-    pub pictures: Vec<Picture>,
+    pub pictures: Vec<GeneratedImage>,
 }
 
 /// One picture as the API hands it over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Picture {
+pub enum GeneratedImage {
     /// A link, which may expire.
     Url(String),
     /// The bytes themselves.
@@ -295,14 +295,14 @@ pub trait Clock: Send + Sync {
 }
 
 /// Takes down what happens. Cheap, and cannot fail: nobody's work depends on it.
-pub trait Journal: Send + Sync {
+pub trait MetricsRecorder: Send + Sync {
     /// Takes down a fact.
-    fn note(&self, fact: Fact);
+    fn record(&self, event: MetricEvent);
 }
 
 /// Why a notice is not out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoticeError {
+pub enum NotifyError {
     /// It is not out, or may not be. The same call may be made again: at worst somebody is told twice.
     #[error("notice not sent: {detail}")]
     Unsent {
@@ -319,22 +319,26 @@ pub enum NoticeError {
 
 /// Tells whoever has subscribed: at least once, in no order.
 #[async_trait]
-pub trait Notices: Send + Sync {
+pub trait Notifier: Send + Sync {
     /// Tells all subscribers.
-    async fn publish(&self, notice: &Notice) -> Result<(), NoticeError>;
+    async fn publish(&self, notice: &Notification) -> Result<(), NotifyError>;
 }
 
-/// For hosts where nobody watches, and nobody has subscribed.
+/// Drops every event, for hosts without metrics.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Nobody;
+pub struct NoopRecorder;
 
-impl Journal for Nobody {
-    fn note(&self, _fact: Fact) {}
+impl MetricsRecorder for NoopRecorder {
+    fn record(&self, _event: MetricEvent) {}
 }
+
+/// Sends no notification, for hosts without subscribers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoopNotifier;
 
 #[async_trait]
-impl Notices for Nobody {
-    async fn publish(&self, _notice: &Notice) -> Result<(), NoticeError> {
+impl Notifier for NoopNotifier {
+    async fn publish(&self, _notification: &Notification) -> Result<(), NotifyError> {
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 
 use crate::{
     model::etag::Etag,
-    ports::{Listed, Ports, Precondition, Store, StoreError},
+    ports::{ListedObject, Ports, Precondition, Store, StoreError},
 };
 
 /// Repeats of a store call that certainly did not happen, or that only reads.
@@ -54,7 +54,7 @@ where
 }
 
 /// Lists every object under a prefix, page by page.
-pub async fn list(ports: &Ports, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+pub async fn list(ports: &Ports, prefix: &str) -> Result<Vec<ListedObject>, StoreError> {
     let (mut objects, mut after) = (Vec::new(), None::<String>);
     loop {
         let page = repeat_read(ports, || ports.store.list(prefix, after.as_deref())).await?;

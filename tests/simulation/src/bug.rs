@@ -22,7 +22,7 @@ pub enum Bug {
     MergeWithoutPrecondition,
     /// Unknown outcomes are tried again without end.
     UnknownRetriedFreely,
-    /// Paid outcomes are not reused.
+    /// PaidOutcome outcomes are not reused.
     NeverReuse,
     /// `latest.json` is written without a look at what stands there.
     LatestWithoutLook,

@@ -13,11 +13,11 @@ use packshot_pipeline::{
     model::{
         error_class::ErrorClass,
         etag::Etag,
-        event::Fact,
+        event::MetricEvent,
         job::Job,
         keys::{self, Catalog, JobId, Manifests, ResultsKey},
         message::RowMessage,
-        notification::Notice,
+        notification::Notification,
         request::Fingerprint,
         result::RowResult,
         summary::{Latest, Status, Summary},
@@ -98,7 +98,7 @@ struct JobBook {
     review: BTreeMap<u64, Bytes>,
     summary: Option<Summary>,
     /// What may be told of it: one for each end that it has had.
-    ends: Vec<Notice>,
+    ends: Vec<Notification>,
     /// What has been told, the last one last.
     told: Vec<Status>,
 }
@@ -401,7 +401,7 @@ impl Oracle {
             (File::Summary, _) => {
                 let summary: Summary = parse(key, bytes)?;
                 judge_summary(key, job, &summary)?;
-                job.ends.extend(Notice::of(&summary));
+                job.ends.extend(Notification::of(&summary));
                 job.summary = Some(summary);
                 Ok(())
             }
@@ -428,24 +428,24 @@ impl Oracle {
     }
 
     /// Something the product says of itself.
-    pub(super) fn noted(&mut self, fact: Fact) {
+    pub(super) fn noted(&mut self, fact: MetricEvent) {
         let noted = &mut self.noted;
         match fact {
-            Fact::Called { .. } => noted.calls += 1,
-            Fact::OutcomeUnknown => noted.unknown += 1,
-            Fact::RowsSplit { sent, rejected } => {
+            MetricEvent::Called { .. } => noted.calls += 1,
+            MetricEvent::OutcomeUnknown => noted.unknown += 1,
+            MetricEvent::RowsSplit { sent, rejected } => {
                 noted.split += sent;
                 noted.rejected += rejected;
             }
-            Fact::RowCompleted { .. } => noted.completed += 1,
-            Fact::RowFailed(_) => noted.failed += 1,
-            Fact::ManifestWritten { first: true, .. } => noted.finished += 1,
+            MetricEvent::RowCompleted { .. } => noted.completed += 1,
+            MetricEvent::RowFailed(_) => noted.failed += 1,
+            MetricEvent::ManifestWritten { first: true, .. } => noted.finished += 1,
             _ => {}
         }
     }
 
     /// Subscribers hear of a job's end.
-    pub(super) fn told(&mut self, notice: &Notice) {
+    pub(super) fn told(&mut self, notice: &Notification) {
         let verdict = match self.jobs.get_mut(&notice.job) {
             None => Err(format!("job {}: told of, and nobody dropped it", notice.job)),
             Some(job) => {

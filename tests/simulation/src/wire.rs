@@ -16,10 +16,10 @@ use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use packshot_pipeline::{
     ledger::{Entry, State},
-    model::{etag::Etag, event::Fact, keys, notification::Notice},
+    model::{etag::Etag, event::MetricEvent, keys, notification::Notification},
     ports::{
-        Body, Clock, Journal, NoticeError, Notices, Object, ObjectMeta, Outgoing, Page, Ports, Precondition, Queue,
-        QueueError, Store, StoreError,
+        Body, Clock, MetricsRecorder, Notifier, NotifyError, Object, ObjectMeta, OutgoingMessage, Page, Ports,
+        Precondition, Queue, QueueError, Store, StoreError,
     },
 };
 use tokio::{sync::Notify, time::sleep};
@@ -35,7 +35,7 @@ pub(super) struct Wire {
     pub(super) world: Arc<World>,
     pub(super) actor: Actor,
     /// For a planted bug: messages that wait for the checkpoint.
-    late_messages: Mutex<Vec<Outgoing>>,
+    late_messages: Mutex<Vec<OutgoingMessage>>,
     /// For a planted bug: the answer to the last write of the ledger was lost.
     ledger_answer_lost: AtomicBool,
 }
@@ -145,8 +145,8 @@ impl Wire {
             retry: Arc::new(Pipe { wire: wire.clone(), call: Call::SendRetry }),
             images: wire.clone(),
             clock: world.clock.clone(),
-            journal: wire.clone(),
-            notices: wire,
+            metrics: wire.clone(),
+            notifier: wire,
         }
     }
 
@@ -318,7 +318,7 @@ impl Store for Wire {
         }
         let bug = self.world.plan.bug == Some(Bug::NotedUncounted);
         if bug && fault == Some(Fault::Before) && counts_unknown(key, &body) {
-            self.world.oracle(|oracle| oracle.noted(Fact::OutcomeUnknown));
+            self.world.oracle(|oracle| oracle.noted(MetricEvent::OutcomeUnknown));
         }
         self.write(Call::Put, key, body, precondition, fault).await
     }
@@ -371,23 +371,23 @@ impl Wire {
     }
 }
 
-impl Journal for Wire {
-    fn note(&self, fact: Fact) {
-        self.world.say(format_args!("{} notes {fact:?}", self.actor.name));
+impl MetricsRecorder for Wire {
+    fn record(&self, event: MetricEvent) {
+        self.world.say(format_args!("{} notes {event:?}", self.actor.name));
         let lost = self.ledger_answer_lost.load(Ordering::Relaxed);
-        if self.world.plan.bug == Some(Bug::LostAnswerUnnoted) && fact == Fact::OutcomeUnknown && lost {
+        if self.world.plan.bug == Some(Bug::LostAnswerUnnoted) && event == MetricEvent::OutcomeUnknown && lost {
             return;
         }
-        self.world.oracle(|oracle| oracle.noted(fact));
+        self.world.oracle(|oracle| oracle.noted(event));
     }
 }
 
 #[async_trait]
-impl Notices for Wire {
-    async fn publish(&self, notice: &Notice) -> Result<(), NoticeError> {
+impl Notifier for Wire {
+    async fn publish(&self, notice: &Notification) -> Result<(), NotifyError> {
         let key = notice.job.as_str();
         let fault = self.way(Call::Publish, key).await;
-        let unsent = || Err(NoticeError::Unsent { detail: "simulated".into() });
+        let unsent = || Err(NotifyError::Unsent { detail: "simulated".into() });
         if fault == Some(Fault::Before) {
             self.trace(Call::Publish, key, "failed before");
             return unsent();
@@ -417,7 +417,7 @@ struct Pipe {
 
 #[async_trait]
 impl Queue for Pipe {
-    async fn send(&self, messages: &[Outgoing]) -> Result<(), QueueError> {
+    async fn send(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError> {
         let Wire { world, .. } = &*self.wire;
         let fault = self.wire.way(self.call, "").await;
         let mut unsent: Vec<usize> = match fault {
@@ -426,7 +426,7 @@ impl Queue for Pipe {
             Some(Fault::Late(_) | Fault::OwnSuccess) => (0..messages.len()).filter(|n| n % 3 == 1).collect(),
             _ => Vec::new(),
         };
-        let sent: Vec<Outgoing> =
+        let sent: Vec<OutgoingMessage> =
             (0..messages.len()).filter(|n| unsent.binary_search(n).is_err()).map(|n| messages[n].clone()).collect();
         let bug = world.plan.bug;
         if self.call == Call::SendRetry {
@@ -477,11 +477,11 @@ impl Queue for Pipe {
     }
 }
 
-fn without_end_of_sku(message: &Outgoing) -> Outgoing {
+fn without_end_of_sku(message: &OutgoingMessage) -> OutgoingMessage {
     let mut body: serde_json::Value = serde_json::from_str(&message.body).unwrap_or_default();
     let sku = body["sku"].as_str().map(|sku| sku.chars().take(sku.chars().count() - 1).collect::<String>());
     body["sku"] = sku.into();
-    Outgoing { body: body.to_string(), attributes: BTreeMap::new() }
+    OutgoingMessage { body: body.to_string(), attributes: BTreeMap::new() }
 }
 
 /// Time and chance of a run.

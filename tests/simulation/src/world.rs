@@ -19,7 +19,7 @@ use packshot_pipeline::{
         etag::Etag,
         keys::{Catalog, JobId},
     },
-    ports::{Clock as _, Delivery, Outgoing, Page, Precondition, Queue as _, Store as _, StoreError},
+    ports::{Clock as _, Delivery, OutgoingMessage, Page, Precondition, Queue as _, Store as _, StoreError},
     settings::GenerateSettings,
     split::{SplitInput, split},
 };
@@ -277,7 +277,7 @@ impl World {
         draw(&mut self.state().api)
     }
 
-    pub(super) fn saw_retry(&self, sent: &[Outgoing]) {
+    pub(super) fn saw_retry(&self, sent: &[OutgoingMessage]) {
         if self.plan.bug == Some(Bug::RetryQueueLoses) {
             return;
         }
@@ -358,14 +358,14 @@ impl World {
     }
 
     async fn sent(&self, queue: &MemoryQueue, body: String) {
-        self.send(queue, &[Outgoing { body, attributes: BTreeMap::new() }]).await;
+        self.send(queue, &[OutgoingMessage { body, attributes: BTreeMap::new() }]).await;
     }
 
-    pub(super) async fn send_rows(&self, messages: &[Outgoing]) {
+    pub(super) async fn send_rows(&self, messages: &[OutgoingMessage]) {
         self.send(&self.rows, messages).await;
     }
 
-    async fn send(&self, queue: &MemoryQueue, messages: &[Outgoing]) {
+    async fn send(&self, queue: &MemoryQueue, messages: &[OutgoingMessage]) {
         let outcome = queue.send(messages).await;
         if let Err(error) = outcome {
             self.oracle(|oracle| oracle.broken = Some(format!("the simulated queue refuses: {error}")));

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use packshot_local::MemoryQueue;
 use packshot_pipeline::{
     model::message::MAX_MESSAGE_BYTES,
-    ports::{Delivery, Outgoing, Queue, QueueError},
+    ports::{Delivery, OutgoingMessage, Queue, QueueError},
 };
 use tokio::{
     runtime::Runtime,
@@ -116,8 +116,8 @@ pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn message(body: &str) -> Outgoing {
-    Outgoing { body: body.to_owned(), attributes: BTreeMap::new() }
+fn message(body: &str) -> OutgoingMessage {
+    OutgoingMessage { body: body.to_owned(), attributes: BTreeMap::new() }
 }
 
 /// More than two batches: none is lost, none comes twice, and all have ids and receipts of their own.
@@ -150,8 +150,8 @@ pub async fn bodies_arrive_as_they_were_sent(under_test: QueueUnderTest) {
         "e\u{301} and \u{e9}, a+b%20c=d&e",
     ];
     let attributes = BTreeMap::from([("error_code", "é <&> \"".to_owned()), ("empty", String::new())]);
-    let sent: Vec<Outgoing> =
-        bodies.iter().map(|&body| Outgoing { body: body.to_owned(), attributes: attributes.clone() }).collect();
+    let sent: Vec<OutgoingMessage> =
+        bodies.iter().map(|&body| OutgoingMessage { body: body.to_owned(), attributes: attributes.clone() }).collect();
     under_test.queue.send(&sent).await.unwrap();
     let received: BTreeSet<String> = under_test.receive(bodies.len()).await.into_iter().map(|d| d.body).collect();
     assert_eq!(received, bodies.map(str::to_owned).into());
@@ -228,7 +228,7 @@ pub async fn a_stale_receipt_touches_nothing(under_test: QueueUnderTest) {
 pub async fn a_refused_message_does_not_take_its_neighbours_along(under_test: QueueUnderTest) {
     let too_long = "x".repeat(MAX_MESSAGE_BYTES + 1);
     for bad in ["\u{fffe}", "a\u{ffff}b", "\0", "\u{1}", "\u{b}", "\u{c}", "\u{1f}", "\u{1b}[0m", "", &too_long] {
-        let mut messages: Vec<Outgoing> = (0..12).map(|number| message(&format!("good {number}"))).collect();
+        let mut messages: Vec<OutgoingMessage> = (0..12).map(|number| message(&format!("good {number}"))).collect();
         messages[5].body = bad.to_owned();
         let sent = under_test.queue.send(&messages).await;
         assert!(matches!(sent, Err(QueueError::Refused { .. })), "{bad:.20}: {sent:?}");
@@ -249,7 +249,7 @@ pub async fn the_largest_message_passes(under_test: QueueUnderTest) {
     let room = MAX_MESSAGE_BYTES - "error_code".len() - "String".len() - "timeout".len();
     let body = "é".repeat(room / 2) + &"x".repeat(room % 2);
     assert_eq!(body.len(), room);
-    let largest = Outgoing { body, attributes };
+    let largest = OutgoingMessage { body, attributes };
     under_test.queue.send(&[largest.clone(), message("next"), largest]).await.unwrap();
     let received: Vec<usize> = under_test.receive(3).await.into_iter().map(|delivery| delivery.body.len()).collect();
     assert_eq!(received.iter().filter(|&&length| length == room).count(), 2);

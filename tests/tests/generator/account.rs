@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use packshot_pipeline::{
     generate::breaker::BreakerFile,
-    ledger::Spent,
+    ledger::RetryUsage,
     model::{error_class::ErrorClass, keys, message::RowMessage},
     ports::ApiError,
     settings::AccountPolicy,
@@ -52,7 +52,7 @@ async fn an_account_error_stops_everything_and_fails_nothing() {
         for message in &messages {
             assert_eq!(rig.result(message).await, None);
             let entry = rig.entry(message).await;
-            assert_eq!((entry.calls, entry.unknown, entry.spent), (0, 0, Spent::default()));
+            assert_eq!((entry.calls, entry.unknown, entry.spent), (0, 0, RetryUsage::default()));
         }
 
         // Neither this process calls nor one that has just begun.

@@ -7,7 +7,7 @@ use packshot_pipeline::{
         error_class::ErrorClass::{self, Row, Transient, Unknown},
         keys,
     },
-    ports::{ApiError, Picture},
+    ports::{ApiError, GeneratedImage},
 };
 
 use crate::rig::{Answer, CALL, INVOCATION, Rig, message, not_sent, retry_after, seconds, status, unknown, urls};
@@ -228,7 +228,7 @@ async fn strange_error_codes_reach_the_retry_queue() {
 #[tokio::test(start_paused = true)]
 async fn lines_begin_with_the_vendors_fields() {
     let (rig, mug, bag) = (Rig::new(), message(1, "mug"), message(2, "bag"));
-    rig.script("mug", [Answer::Pictures(vec![Picture::Url("https://pictures.test/1".into())])]);
+    rig.script("mug", [Answer::Pictures(vec![GeneratedImage::Url("https://pictures.test/1".into())])]);
     rig.script("bag", [status(400, None)]);
     rig.run(&[mug.clone(), bag.clone()]).await;
     let line = async |message: &packshot_pipeline::model::message::RowMessage| {

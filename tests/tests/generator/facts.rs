@@ -1,8 +1,8 @@
 //! What the generator tells whoever watches: every call and every end of a row, once.
 
 use packshot_pipeline::{
-    ledger::{Claim, Entry, Page, Series, State},
-    model::{error_class::ErrorClass, event::Fact, message::RowMessage},
+    ledger::{Claim, Entry, JobEntry, RetryScope, State},
+    model::{error_class::ErrorClass, event::MetricEvent, message::RowMessage},
     ports::StoreError,
 };
 
@@ -12,14 +12,14 @@ use crate::rig::{
     Batch, CALL, Effect, LosesAnswer, Rig, VISIBILITY, job, message, not_sent, retry_after, seconds, status, unknown,
 };
 
-const COMPLETED: Fact = Fact::RowCompleted { reused: false, archive_error: false };
+const COMPLETED: MetricEvent = MetricEvent::RowCompleted { reused: false, archive_error: false };
 
-fn answered(retry: bool) -> Fact {
-    Fact::Called { took: CALL, retry, pictures: 2 }
+fn answered(retry: bool) -> MetricEvent {
+    MetricEvent::Called { took: CALL, retry, pictures: 2 }
 }
 
-fn refused(retry: bool) -> Fact {
-    Fact::Called { took: seconds(0), retry, pictures: 0 }
+fn refused(retry: bool) -> MetricEvent {
+    MetricEvent::Called { took: seconds(0), retry, pictures: 0 }
 }
 
 #[tokio::test(start_paused = true)]
@@ -28,7 +28,7 @@ async fn every_call_is_told_and_says_whether_it_is_the_first() {
     rig.script("mug", [retry_after(429, None, Some(seconds(1))), status(500, None), not_sent()]);
     rig.run(&[mug]).await;
     // What was throttled has used up nothing, so the call after it is the row's first.
-    let expected = [refused(false), Fact::Throttled, refused(false), refused(true), answered(true), COMPLETED];
+    let expected = [refused(false), MetricEvent::Throttled, refused(false), refused(true), answered(true), COMPLETED];
     assert_eq!(rig.facts(), expected);
     assert_eq!(rig.calls().len(), 4);
 }
@@ -38,7 +38,7 @@ async fn what_may_have_been_billed_is_told_by_whoever_counts_it() {
     let (rig, mug) = (Rig::new(), message(1, "mug"));
     rig.script("mug", [unknown("connection_lost", None)]);
     rig.run(std::slice::from_ref(&mug)).await;
-    assert_eq!(rig.facts(), [refused(false), Fact::OutcomeUnknown, answered(true), COMPLETED]);
+    assert_eq!(rig.facts(), [refused(false), MetricEvent::OutcomeUnknown, answered(true), COMPLETED]);
     assert_eq!(rig.entry(&mug).await.unknown, 1);
 
     // A worker that dies takes its facts along; what it leaves behind is told by the next.
@@ -47,7 +47,7 @@ async fn what_may_have_been_billed_is_told_by_whoever_counts_it() {
     rig.batch_killed_after(seconds(10)).await;
     assert_eq!(rig.facts(), []);
     rig.drain().await;
-    assert_eq!(rig.facts(), [Fact::OutcomeUnknown, answered(true), COMPLETED]);
+    assert_eq!(rig.facts(), [MetricEvent::OutcomeUnknown, answered(true), COMPLETED]);
     assert_eq!(rig.entry(&cup).await.unknown, 1);
 
     // The same, where that was one too many.
@@ -55,7 +55,7 @@ async fn what_may_have_been_billed_is_told_by_whoever_counts_it() {
     rig.send(&[pot]).await;
     rig.batch_killed_after(seconds(10)).await;
     rig.drain().await;
-    assert_eq!(rig.facts(), [Fact::OutcomeUnknown, Fact::RowFailed(ErrorClass::Unknown)]);
+    assert_eq!(rig.facts(), [MetricEvent::OutcomeUnknown, MetricEvent::RowFailed(ErrorClass::Unknown)]);
 }
 
 /// A world with one row and no further calls after so many unknown outcomes.
@@ -86,7 +86,7 @@ fn unclear() -> [StoreError; 2] {
     [StoreError::Conflict { key: "ledger".into() }, StoreError::Unknown { detail: "no answer".into() }]
 }
 
-const FAILED: Fact = Fact::RowFailed(ErrorClass::Unknown);
+const FAILED: MetricEvent = MetricEvent::RowFailed(ErrorClass::Unknown);
 
 #[tokio::test(start_paused = true)]
 async fn what_a_write_counts_is_told_once_though_its_answer_is_lost() {
@@ -95,22 +95,22 @@ async fn what_a_write_counts_is_told_once_though_its_answer_is_lost() {
             let answer = || answer.clone();
             let (mut rig, mug) = world(1);
             assert_eq!(dies_then_loses(&mut rig, &mug, answer(), effect).await.back.len(), 0, "it knows its claim");
-            assert_eq!(rig.facts(), [Fact::OutcomeUnknown, answered(true), COMPLETED]);
+            assert_eq!(rig.facts(), [MetricEvent::OutcomeUnknown, answered(true), COMPLETED]);
             assert_eq!((rig.calls().len(), rig.completed(&mug).await.unknown_outcomes), (2, 1));
 
             let (mut rig, mug) = world(0);
             assert_eq!(dies_then_loses(&mut rig, &mug, answer(), effect).await.back.len(), 0);
-            assert_eq!(rig.facts(), [Fact::OutcomeUnknown, FAILED]);
+            assert_eq!(rig.facts(), [MetricEvent::OutcomeUnknown, FAILED]);
             assert_eq!((rig.entry(&mug).await.unknown, rig.retried().len()), (1, 1));
 
             let (mut rig, mug) = world(1);
             assert_eq!(calls_then_loses(&mut rig, &mug, answer(), effect).await.back.len(), 0);
-            assert_eq!(rig.facts(), [refused(false), Fact::OutcomeUnknown, answered(true), COMPLETED]);
+            assert_eq!(rig.facts(), [refused(false), MetricEvent::OutcomeUnknown, answered(true), COMPLETED]);
             assert_eq!(rig.completed(&mug).await.unknown_outcomes, 1);
 
             let (mut rig, mug) = world(0);
             assert_eq!(calls_then_loses(&mut rig, &mug, answer(), effect).await.back.len(), 0);
-            assert_eq!(rig.facts(), [refused(false), Fact::OutcomeUnknown, FAILED]);
+            assert_eq!(rig.facts(), [refused(false), MetricEvent::OutcomeUnknown, FAILED]);
             assert_eq!((rig.entry(&mug).await.unknown, rig.retried().len()), (1, 1));
         }
     }
@@ -129,8 +129,8 @@ fn counted_and_claimed_elsewhere(mut entry: Entry) -> Entry {
 
 fn claimed_for_another_job(entry: Entry) -> Entry {
     let Entry { v, fingerprint, series, calls, unknown, spent, state, mut others } = entry;
-    others.push(Page { series, calls, unknown, spent, state });
-    claimed_elsewhere(Entry { v, others, ..Entry::new(fingerprint, Series { job: job("b"), round: 0 }) })
+    others.push(JobEntry { series, calls, unknown, spent, state });
+    claimed_elsewhere(Entry { v, others, ..Entry::new(fingerprint, RetryScope { job: job("b"), round: 0 }) })
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,12 +139,12 @@ async fn what_a_write_counted_is_told_though_another_worker_writes_at_once() {
         for next in [claimed_elsewhere, claimed_for_another_job] {
             let (mut rig, mug) = world(1);
             let batch = calls_then_loses(&mut rig, &mug, answer.clone(), Effect::ThenOverwritten(next)).await;
-            assert_eq!((batch.back.len(), rig.facts()), (1, vec![refused(false), Fact::OutcomeUnknown]));
+            assert_eq!((batch.back.len(), rig.facts()), (1, vec![refused(false), MetricEvent::OutcomeUnknown]));
         }
         let behind = Effect::ThenOverwritten(claimed_for_another_job);
         let (mut rig, mug) = world(0);
         let batch = dies_then_loses(&mut rig, &mug, answer, behind).await;
-        assert_eq!((batch.back.len(), rig.facts()), (0, vec![Fact::OutcomeUnknown, FAILED]));
+        assert_eq!((batch.back.len(), rig.facts()), (0, vec![MetricEvent::OutcomeUnknown, FAILED]));
     }
 }
 
@@ -171,13 +171,13 @@ async fn ends_of_rows() {
     let rig = Rig::new();
     rig.script("mug", [status(400, Some("moderation_blocked"))]);
     rig.run(&[message(1, "mug")]).await;
-    assert_eq!(rig.facts(), [refused(false), Fact::RowFailed(ErrorClass::Row)]);
+    assert_eq!(rig.facts(), [refused(false), MetricEvent::RowFailed(ErrorClass::Row)]);
 
     // The same request in another job: shared, and no call.
     let rig = Rig::new();
     rig.run(&[message(1, "mug")]).await;
     rig.run(&[RowMessage { job: job("b"), ..message(1, "mug") }]).await;
-    let reused = Fact::RowCompleted { reused: true, archive_error: false };
+    let reused = MetricEvent::RowCompleted { reused: true, archive_error: false };
     assert_eq!(rig.facts(), [answered(false), COMPLETED, reused]);
 
     // A row that is settled already is not told again.
@@ -186,7 +186,7 @@ async fn ends_of_rows() {
 
     let rig = Rig::with(|settings| settings.archive = true);
     rig.run(&[message(1, "mug")]).await;
-    let unkept = Fact::RowCompleted { reused: false, archive_error: true };
+    let unkept = MetricEvent::RowCompleted { reused: false, archive_error: true };
     assert_eq!(rig.facts(), [answered(false), unkept]);
 }
 
@@ -196,12 +196,12 @@ async fn an_open_breaker_is_told_by_whoever_is_held_back() {
     rig.script("mug", [status(402, None)]);
     rig.send(&[message(1, "mug")]).await;
     rig.batch().await;
-    assert_eq!(rig.facts(), [refused(false), Fact::Held]);
+    assert_eq!(rig.facts(), [refused(false), MetricEvent::Held]);
     rig.send(&[message(2, "cup")]).await;
     rig.batch().await;
-    assert_eq!(rig.facts()[2..], [Fact::Held]);
+    assert_eq!(rig.facts()[2..], [MetricEvent::Held]);
     rig.drain().await;
     let after = &rig.facts()[3..];
     assert_eq!(after.iter().filter(|fact| **fact == COMPLETED).count(), 2);
-    assert_eq!(after.iter().filter(|fact| matches!(fact, Fact::Called { .. })).count(), rig.calls().len() - 1);
+    assert_eq!(after.iter().filter(|fact| matches!(fact, MetricEvent::Called { .. })).count(), rig.calls().len() - 1);
 }

@@ -1,4 +1,4 @@
-//! Paid once: what is called for again, and what is not.
+//! PaidOutcome once: what is called for again, and what is not.
 
 use std::{
     num::NonZeroU32,
@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use packshot_pipeline::{
-    ledger::{Claim, Entry, Series, State},
+    ledger::{Claim, Entry, RetryScope, State},
     model::{error_class::ErrorClass, etag::Etag, json, keys, message::RowMessage, result::RowResult},
     ports::{Body, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
@@ -232,7 +232,7 @@ async fn the_sole_worker_waits_for_no_lease_but_its_own() {
 async fn a_released_claim_of_a_dead_worker_is_no_unknown_outcome() {
     let (rig, mug) = (Rig::new(), message(1, "mug"));
     rig.script("mug", [status(500, None)]);
-    rig.put_entry(&Entry::new(mug.fingerprint.clone(), Series { job: mug.job.clone(), round: 0 })).await;
+    rig.put_entry(&Entry::new(mug.fingerprint.clone(), RetryScope { job: mug.job.clone(), round: 0 })).await;
     rig.run(std::slice::from_ref(&mug)).await;
     let completed = rig.completed(&mug).await;
     assert_eq!((completed.attempts, completed.unknown_outcomes), (2, 0));
@@ -241,7 +241,7 @@ async fn a_released_claim_of_a_dead_worker_is_no_unknown_outcome() {
 #[tokio::test(start_paused = true)]
 async fn a_ledger_object_that_is_not_understood_fails_the_row() {
     let mug = message(1, "mug");
-    let entry = Entry::new(mug.fingerprint.clone(), Series { job: mug.job.clone(), round: 0 });
+    let entry = Entry::new(mug.fingerprint.clone(), RetryScope { job: mug.job.clone(), round: 0 });
     let other = Entry { fingerprint: message(1, "bag").fingerprint, ..entry.clone() };
     let newer = Entry { v: 2, ..entry };
     for (object, says) in [
@@ -261,7 +261,7 @@ async fn a_ledger_object_that_is_not_understood_fails_the_row() {
         assert_eq!((rig.calls().len(), rig.read(&key).await), (0, Some(Bytes::from(object))), "not touched");
         assert_eq!(rig.retried()[0].0, "ledger_unreadable");
         // As the sentence says: move it away, then redrive.
-        rig.put_entry(&Entry::new(mug.fingerprint.clone(), Series { job: mug.job.clone(), round: 0 })).await;
+        rig.put_entry(&Entry::new(mug.fingerprint.clone(), RetryScope { job: mug.job.clone(), round: 0 })).await;
         rig.retry.redrive_to(&rig.rows);
         rig.drain().await;
         rig.completed(&mug).await;
@@ -278,7 +278,7 @@ async fn a_late_outcome_is_kept_and_the_row_ends_once() {
         at: rig.ports.clock.now() - seconds(400),
         until: rig.ports.clock.now() - seconds(1),
     };
-    let mut entry = Entry::new(mug.fingerprint.clone(), Series { job: mug.job.clone(), round: 0 });
+    let mut entry = Entry::new(mug.fingerprint.clone(), RetryScope { job: mug.job.clone(), round: 0 });
     entry.calls = 1;
     entry.state = State::Claimed(expired);
     rig.put_entry(&entry).await;

@@ -13,7 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 use packshot_pipeline::{
-    ledger::{self, Asker, Claim, Entry, Failure, Limits, Outcome, Series, State, Step},
+    ledger::{self, Claim, Decision, Entry, Failure, Limits, Outcome, Requester, RetryScope, State},
     model::{error_class::ErrorClass, keys::JobId, request::Fingerprint},
 };
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -142,7 +142,7 @@ impl Replace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Action {
     /// The next step, which goes well.
-    Step(usize),
+    Decision(usize),
     /// The next step is a write; its answer is lost, and it has happened or not.
     LoseAnswer(usize, bool),
     EndCall(usize, Answer),
@@ -247,10 +247,10 @@ impl Protocol {
         if self.deliveries == Deliveries::OneRow { 0 } else { i }
     }
 
-    fn asker(&self, i: usize) -> Asker {
+    fn asker(&self, i: usize) -> Requester {
         let job = if self.deliveries == Deliveries::TwoJobs { i } else { 0 };
         let job = JobId::of("bucket", "incoming/a.csv", &job.to_string(), "");
-        Asker { series: Series { job, round: 0 }, row: self.row(i) as u64 + 1, worker: i.to_string() }
+        Requester { series: RetryScope { job, round: 0 }, row: self.row(i) as u64 + 1, worker: i.to_string() }
     }
 
     fn has_outcome(&self, i: usize, entry: &Entry) -> bool {
@@ -261,14 +261,14 @@ impl Protocol {
         let asker = self.asker(i);
         let limits = Limits { unknown_retries: self.unknown_retries, reuse: REUSE, sole_worker: false };
         match ledger::decide(known.as_ref(), &self.fingerprint, &asker, at(0), &limits) {
-            Step::Reuse(_) => Phase::WritesResult(Ended::Completed),
-            Step::Share(given_up) => Phase::WritesResult(Ended::Failed(given_up.failure.error_code)),
-            Step::Wait(_) => Phase::SentBack(known.unwrap()),
-            Step::GiveUp(next) => Phase::GivesUp {
+            Decision::Reuse(_) => Phase::WritesResult(Ended::Completed),
+            Decision::Share(given_up) => Phase::WritesResult(Ended::Failed(given_up.failure.error_code)),
+            Decision::Wait(_) => Phase::SentBack(known.unwrap()),
+            Decision::GiveUp(next) => Phase::GivesUp {
                 known: known.unwrap(),
                 next: Entry { state: failed("outcome_unknown", asker.row), ..next },
             },
-            Step::Claim(mut held) => {
+            Decision::Claim(mut held) => {
                 held.calls += 1;
                 held.state =
                     State::Claimed(Claim { nonce: "new".into(), worker: asker.worker, at: at(0), until: at(LEASE) });
@@ -470,12 +470,12 @@ impl Model for Protocol {
                 Phase::Done => continue,
                 Phase::SentBack(entry) => {
                     if world.ledger.as_ref() != Some(entry) || at(0) >= claim_of(entry).until {
-                        actions.push(Action::Step(i));
+                        actions.push(Action::Decision(i));
                     }
                     continue;
                 }
                 Phase::Queued => {
-                    actions.push(Action::Step(i));
+                    actions.push(Action::Decision(i));
                     continue;
                 }
                 Phase::Calls(_) => {
@@ -491,12 +491,12 @@ impl Model for Protocol {
                     }
                 }
                 Phase::Claims { .. } | Phase::Replaces(_) | Phase::Records { .. } | Phase::GivesUp { .. } => {
-                    actions.push(Action::Step(i));
+                    actions.push(Action::Decision(i));
                     if may_fail {
                         actions.extend([Action::LoseAnswer(i, true), Action::LoseAnswer(i, false)]);
                     }
                 }
-                _ => actions.push(Action::Step(i)),
+                _ => actions.push(Action::Decision(i)),
             }
             if may_fail {
                 actions.push(Action::Die(i, false));
@@ -515,7 +515,7 @@ impl Model for Protocol {
         let mut world = before.clone();
         let mut passed = 0;
         let fault = match action {
-            Action::Step(i) => {
+            Action::Decision(i) => {
                 world.phases[i] = self.step(&mut world, i, before.phases[i].clone());
                 false
             }

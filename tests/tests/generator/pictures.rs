@@ -4,7 +4,7 @@ use bytes::Bytes;
 use packshot_pipeline::{
     generate::archive,
     model::result::Asset,
-    ports::{FetchError, Picture},
+    ports::{FetchError, GeneratedImage},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -41,7 +41,8 @@ fn rig() -> Rig {
 #[tokio::test(start_paused = true)]
 async fn pictures_are_kept_whichever_way_they_come() {
     let (first, second) = (png(640, 480), png(32, 1_000));
-    let (url, inline) = (|url: &str| Picture::Url(url.to_owned()), |bytes: &Bytes| Picture::Inline(bytes.clone()));
+    let (url, inline) =
+        (|url: &str| GeneratedImage::Url(url.to_owned()), |bytes: &Bytes| GeneratedImage::Inline(bytes.clone()));
     for (answer, count_of_urls) in [
         (vec![url(ONE), url(TWO)], 2),
         (vec![inline(&first), inline(&second)], 0),
@@ -131,7 +132,7 @@ async fn a_row_that_reuses_an_outcome_reuses_its_pictures() {
 #[tokio::test(start_paused = true)]
 async fn pictures_that_exist_nowhere_else_are_always_kept() {
     let (rig, mug) = (Rig::with(|settings| settings.archive = false), message(1, "mug"));
-    rig.script("mug", [Answer::Pictures(vec![Picture::Inline(png(1, 1)), Picture::Url(TWO.into())])]);
+    rig.script("mug", [Answer::Pictures(vec![GeneratedImage::Inline(png(1, 1)), GeneratedImage::Url(TWO.into())])]);
     rig.run(std::slice::from_ref(&mug)).await;
     let completed = rig.completed(&mug).await;
     assert_eq!((completed.assets.len(), completed.image_urls.len(), rig.fetches()), (1, 1, 0));

@@ -18,7 +18,7 @@ use packshot_pipeline::{
         validate::{Accepted, Rejected},
     },
     model::{
-        catalog_error::NotACatalog,
+        catalog_error::CatalogError,
         column::parse_column_map,
         defaults::Defaults,
         etag::Etag,
@@ -80,7 +80,7 @@ async fn outcome(name: &str, chunks: Vec<Bytes>, column_map: &str) -> Value {
             "continuation_rows": job.continuation_rows,
             "rows": rows,
         }),
-        Err(ReadError::NotACatalog(problem)) => json!({"not_a_catalog": problem}),
+        Err(ReadError::CatalogError(problem)) => json!({"not_a_catalog": problem}),
         Err(ReadError::Store(error)) => panic!("{error}"),
     }
 }
@@ -178,13 +178,13 @@ fn every_message_names_line_and_remedy() {
 }
 
 /// A body that is made while it is read.
-async fn problem_of(chunks: impl Iterator<Item = Bytes> + Send + 'static) -> NotACatalog {
+async fn problem_of(chunks: impl Iterator<Item = Bytes> + Send + 'static) -> CatalogError {
     let mut reader = CatalogReader::new(stream::iter(chunks.map(Ok::<_, StoreError>)).boxed());
     loop {
         match reader.next().await {
             Ok(Some(_)) => {}
             Ok(None) => panic!("read to the end"),
-            Err(ReadError::NotACatalog(problem)) => return problem,
+            Err(ReadError::CatalogError(problem)) => return problem,
             Err(ReadError::Store(error)) => panic!("{error}"),
         }
     }

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use packshot_pipeline::{
     merge::sweep::{SweepError, sweep},
     model::{
-        event::Fact,
+        event::MetricEvent,
         keys,
-        notification::Notice,
+        notification::Notification,
         result::{Failed, RowResult},
         summary::Status,
     },
-    ports::{Journal, NoticeError, Notices},
+    ports::{MetricsRecorder, Notifier, NotifyError},
 };
 use serde_json::Value;
 
@@ -24,22 +24,22 @@ use super::*;
 /// Keeps what it is told, unless it cannot be reached.
 #[derive(Default)]
 pub(super) struct Watcher {
-    facts: Mutex<Vec<Fact>>,
-    told: Mutex<Vec<Notice>>,
+    facts: Mutex<Vec<MetricEvent>>,
+    told: Mutex<Vec<Notification>>,
     away: AtomicBool,
 }
 
-impl Journal for Watcher {
-    fn note(&self, fact: Fact) {
-        self.facts.lock().unwrap().push(fact);
+impl MetricsRecorder for Watcher {
+    fn record(&self, event: MetricEvent) {
+        self.facts.lock().unwrap().push(event);
     }
 }
 
 #[async_trait]
-impl Notices for Watcher {
-    async fn publish(&self, notice: &Notice) -> Result<(), NoticeError> {
+impl Notifier for Watcher {
+    async fn publish(&self, notice: &Notification) -> Result<(), NotifyError> {
         if self.away.load(Ordering::Relaxed) {
-            return Err(NoticeError::Unsent { detail: "nobody there".into() });
+            return Err(NotifyError::Unsent { detail: "nobody there".into() });
         }
         self.told.lock().unwrap().push(notice.clone());
         Ok(())
@@ -54,11 +54,12 @@ impl Watcher {
     /// How old the oldest unfinished job was at each sweep, in seconds.
     fn ages(&self) -> Vec<u64> {
         let facts = self.facts.lock().unwrap();
-        let age = |fact: &Fact| if let Fact::Swept { oldest } = fact { Some(oldest.as_secs()) } else { None };
+        let age =
+            |fact: &MetricEvent| if let MetricEvent::Swept { oldest } = fact { Some(oldest.as_secs()) } else { None };
         facts.iter().filter_map(age).collect()
     }
 
-    fn count(&self, fact: Fact) -> usize {
+    fn count(&self, fact: MetricEvent) -> usize {
         self.facts.lock().unwrap().iter().filter(|noted| **noted == fact).count()
     }
 }
@@ -86,9 +87,9 @@ fn the_end_of_a_job_is_told_once_however_often_its_events_come() {
             world.merge(changed.clone()).await;
         }
         assert_eq!(world.watcher.told(), [(Status::Complete, 2)]);
-        let finished = |fact: &Fact| matches!(fact, Fact::ManifestWritten { first: true, .. });
+        let finished = |fact: &MetricEvent| matches!(fact, MetricEvent::ManifestWritten { first: true, .. });
         assert_eq!(world.watcher.facts.lock().unwrap().iter().filter(|fact| finished(fact)).count(), 1);
-        assert_eq!(world.watcher.count(Fact::PartMerged), 1);
+        assert_eq!(world.watcher.count(MetricEvent::PartMerged), 1);
     });
 }
 
@@ -145,7 +146,7 @@ fn a_file_that_is_no_catalog_is_told_once() {
             assert!(matches!(world.try_split().await, Ok(SplitReport::Rejected { .. })));
         }
         assert_eq!(world.watcher.told(), [(Status::Rejected, 0)]);
-        assert_eq!(world.watcher.count(Fact::CatalogRejected), 1);
+        assert_eq!(world.watcher.count(MetricEvent::CatalogRejected), 1);
     });
 }
 

@@ -18,7 +18,7 @@ use packshot_pipeline::{
     merge::{Changed, merge},
     model::{job::Job, keys::Manifests, request::Request, result::RowResult, spreadsheet},
     ports::{
-        ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Picture, Ports, Precondition, Queue as _,
+        ApiError, Clock, Delivery, FetchError, Generated, GeneratedImage, ImageApi, Ports, Precondition, Queue as _,
         Store as _,
     },
     settings::{GenerateSettings, SplitSettings},
@@ -47,7 +47,8 @@ impl ImageApi for Obliging {
     async fn generate(&self, request: &Request, idempotency_key: &str) -> Result<Generated, ApiError> {
         tokio::time::sleep(Duration::from_millis(self.clock.random() % 5_000)).await;
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let picture = |number| Picture::Url(format!("https://pictures.example.com/{idempotency_key}/{number}.png"));
+        let picture =
+            |number| GeneratedImage::Url(format!("https://pictures.example.com/{idempotency_key}/{number}.png"));
         Ok(Generated {
             request_id: Some(idempotency_key.to_owned()),
             model_actual: Some(request.model.clone()),
@@ -91,8 +92,8 @@ impl World {
             retry,
             images: api.clone(),
             clock: clock.clone(),
-            journal: watcher.clone(),
-            notices: watcher.clone(),
+            metrics: watcher.clone(),
+            notifier: watcher.clone(),
         };
         Self { ports, settings, worker, rows, api, clock, events, watcher }
     }

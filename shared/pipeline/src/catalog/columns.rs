@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::column::{Column, ColumnMap, normal};
 use crate::{
     catalog::records::Record,
-    model::{catalog_error::NotACatalog, spreadsheet},
+    model::{catalog_error::CatalogError, spreadsheet},
 };
 
 /// A kind of file whose columns we know.
@@ -108,12 +108,12 @@ pub struct Columns {
 
 impl Columns {
     /// Reads a header whose columns nobody has said anything about.
-    pub fn from_header(header: &Record<'_>) -> Result<Self, NotACatalog> {
+    pub fn from_header(header: &Record<'_>) -> Result<Self, CatalogError> {
         Self::read(header, &ColumnMap::new())
     }
 
     /// Reads a header.
-    pub fn read(header: &Record<'_>, map: &ColumnMap) -> Result<Self, NotACatalog> {
+    pub fn read(header: &Record<'_>, map: &ColumnMap) -> Result<Self, CatalogError> {
         let fields: Vec<&str> = header.fields().map(str::trim).collect();
         let (export, index) = recognise(&fields, map).map_err(|problem| problem.at(header.line, header.byte))?;
         let is = |name: &str| export.name == name;
@@ -212,7 +212,7 @@ impl Columns {
 }
 
 /// The kind of file, and where our columns stand in it.
-fn recognise(fields: &[&str], map: &ColumnMap) -> Result<(&'static Export, Index), NotACatalog> {
+fn recognise(fields: &[&str], map: &ColumnMap) -> Result<(&'static Export, Index), CatalogError> {
     let mapped = apply(fields, map)?;
     let mut closest: Option<(&'static Export, Vec<Column>)> = None;
     for export in &EXPORTS {
@@ -235,12 +235,12 @@ fn recognise(fields: &[&str], map: &ColumnMap) -> Result<(&'static Export, Index
 }
 
 /// What a person said. Whoever names a column means that one, so a name that is not there ends it.
-fn apply(fields: &[&str], map: &ColumnMap) -> Result<Index, NotACatalog> {
+fn apply(fields: &[&str], map: &ColumnMap) -> Result<Index, CatalogError> {
     let mut index = Index::default();
     for (column, name) in map {
         let exactly = fields.iter().position(|field| field == name);
         index[*column as usize] = Some(exactly.or_else(|| find(fields, &[name.as_str()])).ok_or_else(|| {
-            NotACatalog::new(
+            CatalogError::new(
                 "missing_column",
                 format!(
                     "the header has no column `{name}`, which the column map names for {}; it has: {}. Correct the column map",
@@ -254,20 +254,20 @@ fn apply(fields: &[&str], map: &ColumnMap) -> Result<Index, NotACatalog> {
 }
 
 /// A column that is understood must not stand in the header twice: which one is meant?
-fn unambiguous(fields: &[&str], map: &ColumnMap, index: &Index) -> Result<(), NotACatalog> {
+fn unambiguous(fields: &[&str], map: &ColumnMap, index: &Index) -> Result<(), CatalogError> {
     for column in Column::ALL {
         let Some(at) = index[column as usize] else { continue };
         let exact = map.contains_key(&column);
         let same = |field: &&str| if exact { *field == fields[at] } else { normal(field) == normal(fields[at]) };
         if fields.iter().filter(|field| same(field)).count() > 1 {
             let what = format!("the column `{}` stands in the header twice; keep one of them", fields[at]);
-            return Err(NotACatalog::new("duplicate_column", what));
+            return Err(CatalogError::new("duplicate_column", what));
         }
     }
     Ok(())
 }
 
-fn missing_columns(fields: &[&str], export: &Export, missing: &[Column]) -> NotACatalog {
+fn missing_columns(fields: &[&str], export: &Export, missing: &[Column]) -> CatalogError {
     let named = missing.iter().map(|&column| {
         let names = export.columns.iter().find(|(c, _)| *c == column).map_or(&[][..], |(_, names)| names);
         let ours = column.name();
@@ -283,7 +283,7 @@ fn missing_columns(fields: &[&str], export: &Export, missing: &[Column]) -> NotA
         "The first line must name at least sku, title and image_url; other names can be mapped: sku=COLUMN"
     };
     let reason = format!("the header has no column {named}; it has: {}. {remedy}", listed(fields));
-    NotACatalog::new("missing_column", reason)
+    CatalogError::new("missing_column", reason)
 }
 
 /// The names of the columns, for messages.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use encoding_rs::{DecoderResult, UTF_16BE, UTF_16LE, WINDOWS_1252};
 
-use crate::model::catalog_error::NotACatalog;
+use crate::model::catalog_error::CatalogError;
 use crate::model::format::Encoding;
 
 /// Decodes one file, chunk by chunk.
@@ -20,7 +20,7 @@ pub(super) struct Decoder {
     /// The beginning of a character that the next chunk completes.
     carry: Bytes,
     /// Comes after what has been decoded before it.
-    problem: Option<NotACatalog>,
+    problem: Option<CatalogError>,
 }
 
 impl Decoder {
@@ -46,7 +46,7 @@ impl Decoder {
     }
 
     /// Why nothing follows what has been decoded.
-    pub(super) fn problem(&mut self) -> Option<NotACatalog> {
+    pub(super) fn problem(&mut self) -> Option<CatalogError> {
         self.problem.take()
     }
 
@@ -73,7 +73,7 @@ impl Decoder {
             return chunk;
         }
         if self.certain {
-            self.problem = Some(NotACatalog::new(
+            self.problem = Some(CatalogError::new(
                 "not_utf8",
                 "a character here is not UTF-8, while the text before it is; the file mixes encodings. \
                  Save it as \"CSV UTF-8\" and drop it again",
@@ -94,7 +94,7 @@ impl Decoder {
         let (result, _, written) = decoder.decode_to_utf8_without_replacement(chunk, &mut text, last);
         text.truncate(written);
         if result != DecoderResult::InputEmpty {
-            self.problem = Some(NotACatalog::new(
+            self.problem = Some(CatalogError::new(
                 "not_utf16",
                 "a character here is not UTF-16, although the file begins as such. Save it as \"CSV UTF-8\" and drop it again",
             ));

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::reader::ReadError;
 use crate::{
-    model::catalog_error::NotACatalog,
+    model::catalog_error::CatalogError,
     ports::{Body, StoreError},
 };
 
@@ -49,7 +49,7 @@ pub(super) fn unpack(body: Body<'static>) -> BoxStream<'static, Result<Bytes, Re
                  Drop it unpacked, or cut it into several files",
                 MAX_UNPACKED_BYTES >> 30
             );
-            return Err(NotACatalog::new("gzip_too_large", what).into());
+            return Err(CatalogError::new("gzip_too_large", what).into());
         }
         Ok(chunk)
     });
@@ -62,6 +62,6 @@ fn failure(error: io::Error) -> ReadError {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => "ends in the middle",
         Err(_) => "is damaged",
     };
-    NotACatalog::new("damaged_gzip", format!("the gzip file {how}; pack it again, upload it whole, and drop it again"))
+    CatalogError::new("damaged_gzip", format!("the gzip file {how}; pack it again, upload it whole, and drop it again"))
         .into()
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::model::format::{Compression, Format, LineEnding};
 use crate::{
     catalog::columns::Columns,
-    model::{catalog_error::NotACatalog, column::ColumnMap},
+    model::{catalog_error::CatalogError, column::ColumnMap},
     ports::{Body, StoreError},
 };
 
@@ -33,7 +33,7 @@ const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 pub enum ReadError {
     /// The file cannot be a catalog; reading it again will not help.
     #[error(transparent)]
-    NotACatalog(#[from] NotACatalog),
+    CatalogError(#[from] CatalogError),
     /// The store failed; read again from the start.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -103,7 +103,7 @@ impl CatalogReader {
     /// More text, or nothing at the end.
     async fn pull(&mut self) -> Result<Bytes, ReadError> {
         self.text.next().await.map_err(|error| match error {
-            ReadError::NotACatalog(problem) if problem.line.is_none() => {
+            ReadError::CatalogError(problem) if problem.line.is_none() => {
                 let (line, byte) = self.records.place();
                 problem.at(line, byte).into()
             }

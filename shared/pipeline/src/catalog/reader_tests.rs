@@ -6,7 +6,7 @@ use crate::model::format::Encoding;
 
 type Read = Vec<(u64, Vec<String>)>;
 
-async fn read_whole(bytes: &[u8], chunk: usize) -> Result<(Read, Format), NotACatalog> {
+async fn read_whole(bytes: &[u8], chunk: usize) -> Result<(Read, Format), CatalogError> {
     let chunks: Vec<_> = bytes.chunks(chunk).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
     let mut reader = CatalogReader::new(futures::stream::iter(chunks).boxed());
     let mut records = Vec::new();
@@ -14,7 +14,7 @@ async fn read_whole(bytes: &[u8], chunk: usize) -> Result<(Read, Format), NotACa
         match reader.next().await {
             Ok(Some(record)) => records.push((record.line, record.fields().map(str::to_owned).collect())),
             Ok(None) => return Ok((records, reader.format())),
-            Err(ReadError::NotACatalog(problem)) => return Err(problem),
+            Err(ReadError::CatalogError(problem)) => return Err(problem),
             Err(ReadError::Store(error)) => panic!("{error}"),
         }
     }

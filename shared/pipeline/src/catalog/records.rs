@@ -2,7 +2,7 @@
 
 use csv_core::ReadRecordResult;
 
-use crate::model::catalog_error::NotACatalog;
+use crate::model::catalog_error::CatalogError;
 
 /// The longest record, in bytes: what fits into a queue message with its request beside it.
 pub const MAX_RECORD_BYTES: usize = 128 * 1024;
@@ -129,7 +129,7 @@ impl Records {
     }
 
     /// Reads on in `input` (empty means the end of the file) up to the end of a record.
-    pub(super) fn read(&mut self, input: &[u8]) -> Result<(usize, Step), NotACatalog> {
+    pub(super) fn read(&mut self, input: &[u8]) -> Result<(usize, Step), CatalogError> {
         let mut used = 0;
         if self.between {
             let blank = input.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
@@ -170,12 +170,12 @@ impl Records {
                 ReadRecordResult::OutputFull => {
                     let what =
                         format!("the record that begins here is longer than {MAX_RECORD_BYTES} bytes; shorten it");
-                    return Err(NotACatalog::new("record_too_large", what).at(self.line, self.byte));
+                    return Err(CatalogError::new("record_too_large", what).at(self.line, self.byte));
                 }
                 ReadRecordResult::OutputEndsFull if grow(&mut self.ends, MAX_COLUMNS) => {}
                 ReadRecordResult::OutputEndsFull => {
                     let what = format!("the record that begins here has more than {MAX_COLUMNS} columns; remove some");
-                    return Err(NotACatalog::new("record_too_large", what).at(self.line, self.byte));
+                    return Err(CatalogError::new("record_too_large", what).at(self.line, self.byte));
                 }
                 ReadRecordResult::Record => {
                     self.between = true;
@@ -187,29 +187,29 @@ impl Records {
     }
 
     /// Whether the record is of the kind that [`Record::is_empty`] tells.
-    pub(super) fn is_blank(&self) -> Result<bool, NotACatalog> {
+    pub(super) fn is_blank(&self) -> Result<bool, CatalogError> {
         let begins = self.fields[..self.filled].first().is_some_and(u8::is_ascii_graphic);
         Ok(!begins && self.record()?.is_empty())
     }
 
-    pub(super) fn record(&self) -> Result<Record<'_>, NotACatalog> {
+    pub(super) fn record(&self) -> Result<Record<'_>, CatalogError> {
         let bytes = &self.fields[..self.filled];
         // The text was decoded before it was parsed, and the parser cuts at ASCII bytes only.
         let text = std::str::from_utf8(bytes)
-            .map_err(|_| NotACatalog::new("not_utf8", "the record cannot be read as text").at(self.line, self.byte))?;
+            .map_err(|_| CatalogError::new("not_utf8", "the record cannot be read as text").at(self.line, self.byte))?;
         let ends = &self.ends[..self.fields_ended];
         Ok(Record { text, ends, line: self.line, byte: self.byte, stray_quote: self.quotes.stray })
     }
 
     /// The field that is open began after the last one that ended; only quoted fields hold line ends.
-    fn unclosed_quote(&self, how: &str) -> NotACatalog {
+    fn unclosed_quote(&self, how: &str) -> CatalogError {
         let begin = self.fields_ended.checked_sub(1).map_or(0, |last| self.ends[last]);
         let line = self.line + Lines::within(&self.fields[..begin.min(self.filled)]);
         let column = self.fields_ended + 1;
         let what = format!(
             "a quotation mark opens field {column} here and {how}; close it, or write it twice (\"\") if it belongs to the text"
         );
-        NotACatalog::new("unclosed_quote", what).at(line, self.byte)
+        CatalogError::new("unclosed_quote", what).at(line, self.byte)
     }
 }
 

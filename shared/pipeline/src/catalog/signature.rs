@@ -1,15 +1,15 @@
 //! Files that are no text, by their first bytes.
 
-use crate::model::catalog_error::NotACatalog;
+use crate::model::catalog_error::CatalogError;
 
 /// Says what a file is that is not a CSV.
-pub(super) fn refuse(head: &[u8]) -> Option<NotACatalog> {
+pub(super) fn refuse(head: &[u8]) -> Option<CatalogError> {
     let says = |what: &str| {
         let reason = format!(
             "the file is {what}, not a CSV, whatever its name says. Open it in the program that it comes from, save it as \
              \"CSV UTF-8\", and drop that"
         );
-        Some(NotACatalog::new("not_csv", reason).at(1, 0))
+        Some(CatalogError::new("not_csv", reason).at(1, 0))
     };
     let contains = |needle: &[u8]| memchr::memmem::find(head, needle).is_some();
     match head {
@@ -38,7 +38,7 @@ pub(super) fn refuse(head: &[u8]) -> Option<NotACatalog> {
 
 /// Says that what was decoded is no text: control characters where the names of columns should be. In a row they are that
 /// row's fault, and are said of it.
-pub(super) fn refuse_text(text: &[u8]) -> Option<NotACatalog> {
+pub(super) fn refuse_text(text: &[u8]) -> Option<CatalogError> {
     let text = text.trim_ascii_start();
     let line = &text[..memchr::memchr2(b'\n', b'\r', text).unwrap_or(text.len())];
     let zeros = memchr::memchr_iter(0, line).count();
@@ -50,5 +50,5 @@ pub(super) fn refuse_text(text: &[u8]) -> Option<NotACatalog> {
         return None;
     };
     let reason = format!("the file is {what}. Save the catalog as \"CSV UTF-8\" and drop that");
-    Some(NotACatalog::new("not_text", reason).at(1, 0))
+    Some(CatalogError::new("not_text", reason).at(1, 0))
 }

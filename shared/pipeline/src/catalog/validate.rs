@@ -18,13 +18,13 @@ use crate::{
         records::{Record, is_plain},
     },
     model::{
-        catalog_error::NotACatalog, column::Column, defaults::Defaults, json, message::MAX_ROW_BYTES, request::Request,
-        spreadsheet,
+        catalog_error::CatalogError, column::Column, defaults::Defaults, json, message::MAX_ROW_BYTES,
+        request::Request, spreadsheet,
     },
 };
 
 /// A row and what is to be done with it. Borrowed, because this is what the splitter does millions of times, twice.
-pub struct Judged<'a> {
+pub struct Validated<'a> {
     /// Its original columns.
     pub input: Input<'a>,
     /// Whether it will be generated.
@@ -120,9 +120,9 @@ impl Seen {
 
 impl Validator {
     /// Begins a catalog with its header.
-    pub fn new(columns: Columns, defaults: Defaults) -> Result<Self, NotACatalog> {
+    pub fn new(columns: Columns, defaults: Defaults) -> Result<Self, CatalogError> {
         let prompt = Prompt::new(defaults.prompt_template.as_deref())
-            .map_err(|error| NotACatalog::new("template_error", error.to_string()))?;
+            .map_err(|error| CatalogError::new("template_error", error.to_string()))?;
         Ok(Self { columns, defaults, prompt, product: String::new(), text: String::new(), seen: Seen::default() })
     }
 
@@ -139,7 +139,7 @@ impl Validator {
     }
 
     /// Judges the next row. The error ends the file: a prompt template that fails on a row fails on the job.
-    pub fn judge<'a>(&'a mut self, record: Record<'a>) -> Result<Judged<'a>, NotACatalog> {
+    pub fn judge<'a>(&'a mut self, record: Record<'a>) -> Result<Validated<'a>, CatalogError> {
         let Self { columns, defaults, prompt, text, seen, .. } = self;
         let row = Row { columns, record, sku: columns.get(&record, Column::Sku) };
         let verdict = match row.check(defaults) {
@@ -149,7 +149,7 @@ impl Validator {
                 row.check_among_others(&request, seen).map(|()| Accepted { sku: row.sku, request })
             }
         };
-        Ok(Judged { input: Input { columns, record }, verdict })
+        Ok(Validated { input: Input { columns, record }, verdict })
     }
 }
 
@@ -245,7 +245,7 @@ impl<'a> Row<'a> {
         Err(self.reject("duplicate_sku", Some(Column::Sku), what))
     }
 
-    fn prompt(&self, prompt: &Prompt, text: &'a mut String) -> Result<&'a str, NotACatalog> {
+    fn prompt(&self, prompt: &Prompt, text: &'a mut String) -> Result<&'a str, CatalogError> {
         let own = self.get(Column::Prompt);
         if !own.is_empty() {
             return Ok(own);
@@ -258,7 +258,7 @@ impl<'a> Row<'a> {
         let columns = self.columns.names.iter().map(String::as_str).zip(self.columns.fields(&self.record));
         prompt
             .render(fields, columns, text)
-            .map_err(|error| NotACatalog::new("template_error", error.to_string()).on(self.record.line))
+            .map_err(|error| CatalogError::new("template_error", error.to_string()).on(self.record.line))
     }
 
     fn request(&self, n: u8, defaults: &'a Defaults, prompt: &'a str) -> Request<Cow<'a, str>> {

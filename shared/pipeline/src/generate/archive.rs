@@ -11,7 +11,7 @@ use crate::{
         keys::{self, Catalog},
         request::hex,
     },
-    ports::{FetchError, Picture, Ports, Precondition},
+    ports::{FetchError, GeneratedImage, Ports, Precondition},
     storage,
 };
 
@@ -39,7 +39,7 @@ pub async fn keep(
     places: &Semaphore,
     catalog: &Catalog,
     sku: &str,
-    pictures: &[(usize, Picture)],
+    pictures: &[(usize, GeneratedImage)],
 ) -> Archived {
     let kept = join_all(pictures.iter().map(|(n, picture)| keep_one(ports, places, catalog, sku, *n, picture))).await;
     let mut archived = Archived::default();
@@ -60,16 +60,16 @@ async fn keep_one(
     catalog: &Catalog,
     sku: &str,
     n: usize,
-    picture: &Picture,
+    picture: &GeneratedImage,
 ) -> Result<Asset, String> {
     // What came inline is in memory already, and waiting would keep a paid outcome from being recorded.
     let _place = match picture {
-        Picture::Url(_) => places.acquire().await.ok(),
-        Picture::Inline(_) => None,
+        GeneratedImage::Url(_) => places.acquire().await.ok(),
+        GeneratedImage::Inline(_) => None,
     };
     let bytes = match picture {
-        Picture::Inline(bytes) => bytes.clone(),
-        Picture::Url(url) => fetch(ports, url).await.map_err(|error| error.to_string())?,
+        GeneratedImage::Inline(bytes) => bytes.clone(),
+        GeneratedImage::Url(url) => fetch(ports, url).await.map_err(|error| error.to_string())?,
     };
     let (extension, content_type) = kind(&bytes).ok_or("not a picture (PNG, JPEG, WebP or GIF) by its first bytes")?;
     let size = imagesize::blob_size(&bytes).map_err(|error| format!("its size cannot be read: {error}"))?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::classify;
 use crate::{
-    ledger::{Entry, Failure, GivenUp},
+    ledger::{Entry, Failure, TerminalFailure},
     model::{error_class::ErrorClass, message::RowMessage, text::shorten},
     ports::ApiError,
 };
@@ -53,13 +53,13 @@ pub(super) fn code_of(error: &ApiError) -> String {
 }
 
 /// A failure that ends the current series of an entry.
-pub(super) fn ends(failure: Failure, entry: &Entry) -> GivenUp {
-    GivenUp { failure, round: entry.series.round, calls: entry.calls, unknown: entry.unknown }
+pub(super) fn ends(failure: Failure, entry: &Entry) -> TerminalFailure {
+    TerminalFailure { failure, round: entry.series.round, calls: entry.calls, unknown: entry.unknown }
 }
 
 /// A failure before any call of this round.
-pub(super) fn before_any_call(failure: Failure, message: &RowMessage) -> GivenUp {
-    GivenUp { failure, round: message.round, calls: 0, unknown: 0 }
+pub(super) fn before_any_call(failure: Failure, message: &RowMessage) -> TerminalFailure {
+    TerminalFailure { failure, round: message.round, calls: 0, unknown: 0 }
 }
 
 /// The attributes of a message in the retry queue.

@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     model::{error_class::ErrorClass, message::RowMessage},
-    ports::{Delivery, Outgoing, Ports},
+    ports::{Delivery, OutgoingMessage, Ports},
     settings::GenerateSettings,
 };
 
@@ -98,7 +98,7 @@ async fn handle(invocation: Invocation<'_>, delivery: &Delivery) -> Result<Dispo
         Err(poison) => {
             tracing::error!(message_id = delivery.id, error = %poison, "parked in the retry queue");
             let attributes = attributes("poison", ErrorClass::Row);
-            invocation.ports.retry.send(&[Outgoing { body: delivery.body.clone(), attributes }]).await?;
+            invocation.ports.retry.send(&[OutgoingMessage { body: delivery.body.clone(), attributes }]).await?;
             Ok(Disposition::Ack)
         }
     }

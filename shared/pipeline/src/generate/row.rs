@@ -17,9 +17,9 @@ use super::{
     row_result::RowResultFile,
 };
 use crate::{
-    ledger::{self, Entry, Failure, Limits, Outcome, Paid, State, Step},
-    model::{error_class::ErrorClass, etag::Etag, event::Fact, message::RowMessage, text::shorten},
-    ports::{ApiError, Generated, Picture},
+    ledger::{self, Decision, Entry, Failure, Limits, Outcome, PaidOutcome, State},
+    model::{error_class::ErrorClass, etag::Etag, event::MetricEvent, message::RowMessage, text::shorten},
+    ports::{ApiError, Generated, GeneratedImage},
     settings::AccountPolicy,
     storage::Versioned,
 };
@@ -106,14 +106,14 @@ impl<'a> RowTask<'a> {
         let died = matches!(entry, Some(Entry { state: State::Claimed(_), .. }));
         let now = self.invocation.ports.clock.now();
         match ledger::decide(entry.as_ref(), &self.message.fingerprint, self.ledger.asker(), now, &limits) {
-            Step::Reuse(paid) => self.result.complete(&self.ledger, paid).await.map(ControlFlow::Break),
-            Step::Share(given_up) => self.result.fail(&given_up).await.map(ControlFlow::Break),
-            Step::Wait(wait) => {
+            Decision::Reuse(paid) => self.result.complete(&self.ledger, paid).await.map(ControlFlow::Break),
+            Decision::Share(given_up) => self.result.fail(&given_up).await.map(ControlFlow::Break),
+            Decision::Wait(wait) => {
                 let look_again = if settings.sole_worker { LOOK_AGAIN_ALONE } else { LOOK_AGAIN };
                 Ok(ControlFlow::Break(Disposition::RetryAfter(wait.min(look_again))))
             }
-            Step::GiveUp(entry) => self.give_up(entry, etag, died).await,
-            Step::Claim(entry) => self.claim_and_call(entry, etag, died).await,
+            Decision::GiveUp(entry) => self.give_up(entry, etag, died).await,
+            Decision::Claim(entry) => self.claim_and_call(entry, etag, died).await,
         }
     }
 
@@ -127,7 +127,7 @@ impl<'a> RowTask<'a> {
             Admission::Call { probe } => probe,
             Admission::Later(wait) => return Ok(ControlFlow::Break(Disposition::RetryAfter(wait))),
             Admission::BreakerOpen(wait) => {
-                ports.journal.note(Fact::Held);
+                ports.metrics.record(MetricEvent::Held);
                 return Ok(ControlFlow::Break(Disposition::RetryAfter(wait)));
             }
         };
@@ -149,7 +149,7 @@ impl<'a> RowTask<'a> {
         let took = began.elapsed();
         let latency_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let pictures = answer.as_ref().map_or(0, |generated| generated.pictures.len());
-        ports.journal.note(Fact::Called { took, retry: active.entry.calls > 1, pictures });
+        ports.metrics.record(MetricEvent::Called { took, retry: active.entry.calls > 1, pictures });
         let verdict = answer.as_ref().err().map(classify::verdict);
         if !matches!(verdict, Some(Verdict::Throttled(_))) {
             worker.rate_limit.flowing();
@@ -200,7 +200,7 @@ impl<'a> RowTask<'a> {
                 self.release_and_wait(active, Entry::count_unknown, self.backoff(unknown, None)).await
             }
             Verdict::Throttled(after) => {
-                ports.journal.note(Fact::Throttled);
+                ports.metrics.record(MetricEvent::Throttled);
                 worker.rate_limit.throttled(after, settings.retry_after_ceiling);
                 self.ledger.release(active, |entry| entry.calls -= 1).await.map(ControlFlow::Continue)
             }
@@ -208,7 +208,7 @@ impl<'a> RowTask<'a> {
                 self.conclude(active, |_| (), fail(ErrorClass::Account)).await
             }
             Verdict::Account => {
-                ports.journal.note(Fact::Held);
+                ports.metrics.record(MetricEvent::Held);
                 // The breaker first: if this worker dies here, the claim dies with it, but no other worker goes on calling.
                 let code = failure::code_of(error);
                 tracing::warn!(code, "the account cannot pay, or its key is wrong; calls are held back");
@@ -295,8 +295,8 @@ impl<'a> RowTask<'a> {
         let (mut image_urls, mut inline) = (Vec::new(), Vec::new());
         for image in generated.pictures {
             match image {
-                Picture::Url(url) => image_urls.push(url),
-                Picture::Inline(_) => inline.push(image),
+                GeneratedImage::Url(url) => image_urls.push(url),
+                GeneratedImage::Inline(_) => inline.push(image),
             }
         }
         // Inline images exist only in this answer. Those behind addresses can be fetched again after a death.
@@ -319,7 +319,7 @@ impl<'a> RowTask<'a> {
             Ok(paid) => self.result.complete(&self.ledger, paid).await,
             // The ledger cannot be written; the result still can, and a completed result is never called for again.
             Err(error) => {
-                let disposition = self.result.complete(&self.ledger, Paid { outcome, calls, unknown }).await?;
+                let disposition = self.result.complete(&self.ledger, PaidOutcome { outcome, calls, unknown }).await?;
                 tracing::warn!(%error, fingerprint = %self.message.fingerprint, "paid for, but not in the ledger");
                 Ok(disposition)
             }

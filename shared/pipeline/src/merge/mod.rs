@@ -22,7 +22,7 @@ use crate::{
     merge::review::{PER_PAGE, Review},
     model::{
         etag::Etag,
-        event::Fact,
+        event::MetricEvent,
         job::Job,
         json,
         keys::{self, JobId, Manifests, ResultsKey},
@@ -32,7 +32,7 @@ use crate::{
         summary::{Counts, Latest, Manifest, Status, Summary, Tally, VERSION},
     },
     notify::{AnnounceError, announce},
-    ports::{Listed, Ports, Precondition, StoreError},
+    ports::{ListedObject, Ports, Precondition, StoreError},
     storage::{self, Seen, repeat_read},
 };
 
@@ -167,7 +167,7 @@ impl Merger<'_> {
         let made_key = keys::made(&self.job.job, part);
         let before = repeat_read(self.ports, || self.ports.store.head(&key)).await?.map(|meta| meta.etag);
         let listed = storage::list(self.ports, &keys::part_results(&self.job.job, part)).await?;
-        let results: BTreeMap<u64, &Listed> = listed
+        let results: BTreeMap<u64, &ListedObject> = listed
             .iter()
             .filter_map(|object| match ResultsKey::parse(&object.key)? {
                 ResultsKey::Row { row, .. } => Some((row, object)),
@@ -195,7 +195,7 @@ impl Merger<'_> {
             Ok(etag) => etag,
             Err(error) => return again(error),
         };
-        self.ports.journal.note(Fact::PartMerged);
+        self.ports.metrics.record(MetricEvent::PartMerged);
         // Only saves work; a lost one is made up for by merging the part once more.
         let made = json::to_vec(&Made { from, etag }).into();
         storage::write(self.ports, &made_key, made, Precondition::None).await?;
@@ -267,7 +267,7 @@ impl Merger<'_> {
                 let lag = summary.finished_at.map(|ended| self.ports.clock.now().duration_since(ended));
                 let lag = lag.and_then(|lag| Duration::try_from(lag).ok()).unwrap_or_default();
                 let first = standing.is_none_or(|before| before.manifest.is_none());
-                self.ports.journal.note(Fact::ManifestWritten { lag, first });
+                self.ports.metrics.record(MetricEvent::ManifestWritten { lag, first });
                 self.point_latest(latest, status).await
             }
         }
@@ -281,7 +281,7 @@ impl Merger<'_> {
     }
 
     /// Counts the rows of these parts, of which it reads those that have not been counted.
-    async fn count(&self, before: Option<Seen>, parts: &[Listed]) -> Result<Tally, StoreError> {
+    async fn count(&self, before: Option<Seen>, parts: &[ListedObject]) -> Result<Tally, StoreError> {
         let before: SoFar = before.and_then(|seen| serde_json::from_slice(&seen.bytes).ok()).unwrap_or_default();
         let listed: BTreeMap<_, _> = parts.iter().map(|part| (part.key.clone(), part.etag.clone())).collect();
         if before.parts == listed {
@@ -303,8 +303,8 @@ impl Merger<'_> {
     }
 
     /// The text of each part as it was listed; a part that has changed since ends the round.
-    fn texts<'s>(&'s self, parts: &'s [Listed]) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + 's {
-        let text = move |part: &'s Listed| async move {
+    fn texts<'s>(&'s self, parts: &'s [ListedObject]) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + 's {
+        let text = move |part: &'s ListedObject| async move {
             let opened = repeat_read(self.ports, || self.ports.store.open(&part.key, None)).await?;
             let object = opened.ok_or_else(|| gone(&part.key))?;
             if object.meta.etag != part.etag {
@@ -320,7 +320,7 @@ impl Merger<'_> {
     fn rows<'s>(
         &'s self,
         failed: bool,
-        parts: &'s [Listed],
+        parts: &'s [ListedObject],
         counts: &Counts,
     ) -> impl Stream<Item = Result<RowResult, StoreError>> + Send + 's {
         let count = if failed { counts.failed } else { counts.completed };
@@ -335,7 +335,7 @@ impl Merger<'_> {
     async fn write_manifest(
         &self,
         key: &str,
-        parts: &[Listed],
+        parts: &[ListedObject],
         precondition: Precondition,
     ) -> Result<(Etag, Tally), StoreError> {
         let tally = Mutex::new(Tally::default());
@@ -351,7 +351,7 @@ impl Merger<'_> {
     /// Writes the failed rows with their original columns.
     async fn write_failed(
         &self,
-        parts: &[Listed],
+        parts: &[ListedObject],
         summary: &Summary,
         precondition: Precondition,
     ) -> Result<Etag, StoreError> {
@@ -362,7 +362,12 @@ impl Merger<'_> {
     }
 
     /// Writes the contact sheet. Failures come first, so the parts are read twice rather than kept.
-    async fn write_review(&self, parts: &[Listed], summary: &Summary, before: Vec<Listed>) -> Result<(), StoreError> {
+    async fn write_review(
+        &self,
+        parts: &[ListedObject],
+        summary: &Summary,
+        before: Vec<ListedObject>,
+    ) -> Result<(), StoreError> {
         let mut before: BTreeMap<String, Etag> = before.into_iter().map(|page| (page.key, page.etag)).collect();
         let review = Review::new(self.job, summary);
         let rows = |failed| self.rows(failed, parts, &summary.counts);
@@ -457,7 +462,7 @@ fn gone(key: &str) -> StoreError {
 }
 
 /// Identity of what was listed: which keys with which content.
-fn digest<'l>(listed: impl IntoIterator<Item = &'l Listed>) -> String {
+fn digest<'l>(listed: impl IntoIterator<Item = &'l ListedObject>) -> String {
     let mut hash = Sha256::new();
     for object in listed {
         hash.update(&object.key);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Why a file cannot be a catalog. Ends in a summary with status `rejected`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct NotACatalog {
+pub struct CatalogError {
     /// A word for machines.
     pub code: String,
     /// What is wrong and what to do.
@@ -20,7 +20,7 @@ pub struct NotACatalog {
     pub byte: Option<u64>,
 }
 
-impl NotACatalog {
+impl CatalogError {
     /// Without a place.
     pub fn new(code: &str, reason: impl Into<String>) -> Self {
         Self { code: code.to_owned(), reason: reason.into(), line: None, byte: None }
@@ -39,9 +39,9 @@ impl NotACatalog {
     }
 }
 
-impl std::error::Error for NotACatalog {}
+impl std::error::Error for CatalogError {}
 
-impl fmt::Display for NotACatalog {
+impl fmt::Display for CatalogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(line) = self.line {
             write!(f, "line {line}: ")?;

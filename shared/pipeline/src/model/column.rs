@@ -22,7 +22,7 @@ pub enum Column {
     StyleTags,
     /// Pictures to make.
     N,
-    /// Picture size.
+    /// GeneratedImage size.
     Size,
     /// API quality.
     Quality,

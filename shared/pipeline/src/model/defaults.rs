@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Defaults {
     /// API model.
     pub model: String,
-    /// Picture size, `WIDTHxHEIGHT`.
+    /// GeneratedImage size, `WIDTHxHEIGHT`.
     pub size: String,
     /// API quality.
     pub quality: String,

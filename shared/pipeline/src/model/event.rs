@@ -7,7 +7,7 @@ use crate::model::error_class::ErrorClass;
 /// Something that happened, told once, by the process that did it. A process that dies takes the facts of its last moments
 /// with it, so nothing may be decided by them: they are for people who watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fact {
+pub enum MetricEvent {
     /// The splitter is through with rows: so many are on their way, so many have their failed result.
     RowsSplit {
         /// Sent to the generator.

@@ -15,7 +15,7 @@ pub struct Request<S = String> {
     pub prompt: S,
     /// The product's own photo, http or https.
     pub image_url: S,
-    /// Picture size, for example `1024x1024`.
+    /// GeneratedImage size, for example `1024x1024`.
     pub size: S,
     /// For example `high`.
     pub quality: S,

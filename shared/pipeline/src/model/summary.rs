@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    catalog_error::NotACatalog,
+    catalog_error::CatalogError,
     error_class::ErrorClass,
     etag::Etag,
     job::{Job, Source},
@@ -68,7 +68,7 @@ pub struct Summary {
     pub source: Source,
     /// Why the file cannot be a catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rejected: Option<NotACatalog>,
+    pub rejected: Option<CatalogError>,
     /// The counts.
     #[serde(flatten)]
     pub counts: Counts,
@@ -184,7 +184,7 @@ impl Summary {
 
     /// Of a file that cannot be a catalog.
     #[must_use]
-    pub fn rejected(job: JobId, catalog: Catalog, source: Source, problem: NotACatalog, now: Timestamp) -> Self {
+    pub fn rejected(job: JobId, catalog: Catalog, source: Source, problem: CatalogError, now: Timestamp) -> Self {
         Self {
             v: VERSION,
             status: Status::Rejected,

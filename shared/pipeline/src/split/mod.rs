@@ -10,14 +10,14 @@ use crate::{
     catalog::{
         columns::Columns,
         reader::{CatalogReader, ReadError},
-        validate::{Accepted, Input, Judged, Rejected, Validator},
+        validate::{Accepted, Input, Rejected, Validated, Validator},
     },
     model::{
-        catalog_error::NotACatalog,
+        catalog_error::CatalogError,
         column::ColumnMap,
         defaults::Defaults,
         error_class::ErrorClass,
-        event::Fact,
+        event::MetricEvent,
         job::{self, Job, Source},
         json,
         keys::{self, Catalog, JobId, Manifests},
@@ -26,7 +26,7 @@ use crate::{
         summary::Summary,
     },
     notify::{AnnounceError, announce},
-    ports::{Outgoing, Ports, Precondition, QueueError, StoreError},
+    ports::{OutgoingMessage, Ports, Precondition, QueueError, StoreError},
     settings::SplitSettings,
     storage,
 };
@@ -69,7 +69,7 @@ pub enum SplitReport {
         /// Its catalog.
         catalog: Catalog,
         /// Why.
-        problem: NotACatalog,
+        problem: CatalogError,
     },
     /// The key is not one of a catalog, or the object has been replaced or removed since; a replacement has its own event.
     Nothing(&'static str),
@@ -103,7 +103,7 @@ impl From<ReadError> for SplitError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(error) => Self::Store(error),
-            ReadError::NotACatalog(problem) => Self::Changed(problem.to_string()),
+            ReadError::CatalogError(problem) => Self::Changed(problem.to_string()),
         }
     }
 }
@@ -145,7 +145,7 @@ pub async fn admit(ports: &Ports, settings: &SplitSettings, source: &SplitInput)
         None => match validate(reader, settings, &id, &catalog, found.clone(), ports.clock.now(), |_, _, _| ()).await {
             Ok(job) => create_job(ports, job).await?,
             Err(ReadError::Store(error)) => return Err(error.into()),
-            Err(ReadError::NotACatalog(problem)) => {
+            Err(ReadError::CatalogError(problem)) => {
                 reject(ports, &id, &catalog, found, &problem).await?;
                 announce(ports, &catalog, &id).await?;
                 return Ok(SplitReport::Rejected { job: id, catalog, problem });
@@ -202,7 +202,7 @@ async fn open(
 async fn header(reader: &mut CatalogReader, map: &ColumnMap, defaults: Defaults) -> Result<Validator, ReadError> {
     let Some(header) = reader.next().await? else {
         let what = "the file is empty; its first line must name the columns: sku,title,image_url,brand,style_tags";
-        return Err(NotACatalog::new("empty_file", what).into());
+        return Err(CatalogError::new("empty_file", what).into());
     };
     Ok(Validator::new(Columns::read(&header, map)?, defaults)?)
 }
@@ -245,9 +245,9 @@ pub async fn validate(
         job.rows += 1;
         if job.rows > settings.max_rows {
             let what = format!("more than {} rows; cut the file into several", settings.max_rows);
-            return Err(NotACatalog::new("too_many_rows", what).on(record.line).into());
+            return Err(CatalogError::new("too_many_rows", what).on(record.line).into());
         }
-        let Judged { verdict, .. } = validator.judge(record)?;
+        let Validated { verdict, .. } = validator.judge(record)?;
         judged(job.rows, record.line, &verdict);
         match verdict {
             Ok(accepted) => {
@@ -259,7 +259,7 @@ pub async fn validate(
         if let Some(max) = settings.max_images.filter(|&max| job.images > max) {
             let what =
                 format!("asks for more than {max} pictures, which is what one job may make; cut the file into several");
-            return Err(NotACatalog::new("too_many_images", what).on(record.line).into());
+            return Err(CatalogError::new("too_many_images", what).on(record.line).into());
         }
     }
     // The encoding is certain only now: the first letter that tells may be the last of the file.
@@ -291,7 +291,7 @@ async fn reject(
     id: &JobId,
     catalog: &Catalog,
     source: Source,
-    problem: &NotACatalog,
+    problem: &CatalogError,
 ) -> Result<(), StoreError> {
     let key = Manifests::of(catalog, id).summary();
     let summary = Summary::rejected(id.clone(), catalog.clone(), source, problem.clone(), ports.clock.now());
@@ -299,7 +299,7 @@ async fn reject(
     let known = seen.is_some();
     storage::update(ports, &key, seen, |current| current.is_none().then(|| json::to_pretty(&summary))).await?;
     if !known {
-        ports.journal.note(Fact::CatalogRejected);
+        ports.metrics.record(MetricEvent::CatalogRejected);
     }
     Ok(())
 }
@@ -309,7 +309,7 @@ async fn reject(
 struct Chunk {
     rows: u64,
     bytes: usize,
-    messages: Vec<Outgoing>,
+    messages: Vec<OutgoingMessage>,
     results: Vec<(String, Vec<u8>)>,
 }
 
@@ -344,7 +344,7 @@ impl<'a> Rows<'a> {
             }
             self.row += 1;
             // Also for rows that are on their way already: the validator must know their SKUs.
-            let Judged { verdict, input } = validator.judge(record).map_err(ReadError::from)?;
+            let Validated { verdict, input } = validator.judge(record).map_err(ReadError::from)?;
             if self.row <= self.done {
                 continue;
             }
@@ -371,7 +371,7 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    fn message(&self, row: u64, line: u64, accepted: Accepted<'_>, input: Input<'_>) -> Outgoing {
+    fn message(&self, row: u64, line: u64, accepted: Accepted<'_>, input: Input<'_>) -> OutgoingMessage {
         let message = RowMessage {
             v: message::VERSION,
             job: self.job.job.clone(),
@@ -384,7 +384,7 @@ impl Sender<'_> {
             request: accepted.request,
             input,
         };
-        Outgoing { body: message.encode(), attributes: [].into() }
+        OutgoingMessage { body: message.encode(), attributes: [].into() }
     }
 
     fn rejected(&self, row: u64, line: u64, rejected: Rejected, input: Input<'_>) -> (String, Vec<u8>) {
@@ -430,7 +430,7 @@ impl Sender<'_> {
         if !messages.is_empty() {
             self.ports.rows.send(&messages).await?;
         }
-        self.ports.journal.note(Fact::RowsSplit { sent, rejected });
+        self.ports.metrics.record(MetricEvent::RowsSplit { sent, rejected });
         Ok(rows)
     }
 
@@ -461,7 +461,7 @@ impl Sender<'_> {
 }
 
 impl Chunk {
-    fn push(&mut self, message: Outgoing) {
+    fn push(&mut self, message: OutgoingMessage) {
         self.bytes += message.body.len();
         self.messages.push(message);
     }
