@@ -1,4 +1,4 @@
-//! The parts that do no I/O: `cargo bench -p packshot-benches`.
+//! Criterion benches of the parts that do no I/O: `cargo bench -p packshot-benches`.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot run has to stop")]
 
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use futures::{StreamExt as _, stream};
 use packshot_aws::{clock::SystemClock, unused::Unused};
-use packshot_benches::samples;
+use packshot_benches::samples::{self, BUCKET, CATALOG_KEY};
 use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
     catalog::reader::CatalogReader,
@@ -17,7 +17,7 @@ use packshot_pipeline::{
         etag::Etag,
         job::Source,
         json,
-        keys::{self, Catalog, ROWS_PER_PART},
+        keys::{self, ROWS_PER_PART},
         message::RowMessage,
     },
     ports::{NoopNotifier, NoopRecorder, Ports},
@@ -25,7 +25,7 @@ use packshot_pipeline::{
     split::validate,
 };
 
-criterion_group!(benches, intake, message, result, part);
+criterion_group!(benches, catalog, message, result, part);
 criterion_main!(benches);
 
 const ROWS: u64 = 10_000;
@@ -34,18 +34,18 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// In chunks as the SDK hands them over.
+/// A reader over chunks of the size in which the SDK delivers them.
 fn reader(file: &Bytes) -> CatalogReader {
     let file = file.clone();
     let chunks = (0..file.len()).step_by(16_384).map(move |at| Ok(file.slice(at..(at + 16_384).min(file.len()))));
     CatalogReader::new(stream::iter(chunks).boxed())
 }
 
-fn intake(criterion: &mut Criterion) {
+fn catalog(criterion: &mut Criterion) {
     let mut file = Vec::new();
     samples::catalog(&mut file, ROWS).unwrap();
     let file = Bytes::from(file);
-    let mut group = criterion.benchmark_group("intake");
+    let mut group = criterion.benchmark_group("catalog");
     group.throughput(Throughput::Elements(ROWS));
     group.bench_function("csv (floor)", |bencher| {
         bencher.iter(|| {
@@ -67,7 +67,7 @@ fn intake(criterion: &mut Criterion) {
         });
     });
     group.bench_function("validate", |bencher| {
-        let (catalog, settings) = (Catalog::of("incoming/bench.csv").unwrap(), SplitSettings::default());
+        let (catalog, settings) = (samples::catalog_id(), SplitSettings::default());
         bencher.iter(|| {
             let job = samples::job();
             let validated =
@@ -79,8 +79,8 @@ fn intake(criterion: &mut Criterion) {
 
 fn source() -> Source {
     Source {
-        bucket: "bench".into(),
-        key: "incoming/bench.csv".into(),
+        bucket: BUCKET.into(),
+        key: CATALOG_KEY.into(),
         version_id: None,
         etag: Etag("1".into()),
         bytes: 1,
@@ -102,7 +102,7 @@ fn result(criterion: &mut Criterion) {
     criterion.bench_function("result line", |bencher| bencher.iter(|| json::to_line(black_box(&result))));
 }
 
-/// A thousand results in memory become a part and a manifest.
+/// Merges a thousand results in memory into a part and a manifest.
 fn part(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("merge");
@@ -116,13 +116,13 @@ fn part(criterion: &mut Criterion) {
     });
 }
 
-/// A job of one part whose results stand, and the event of the last.
+/// A job of one part whose results are all stored, and the event of the last result.
 async fn results() -> (Ports, Changed) {
     let clock = Arc::new(SystemClock);
     let store = Arc::new(MemoryStore::new(clock.clone()));
     let mut file = Vec::new();
     samples::catalog(&mut file, ROWS_PER_PART).unwrap();
-    let (catalog, settings) = (Catalog::of("incoming/bench.csv").unwrap(), SplitSettings::default());
+    let (catalog, settings) = (samples::catalog_id(), SplitSettings::default());
     let id = samples::job();
     let now = jiff::Timestamp::UNIX_EPOCH;
     let job = validate(reader(&file.into()), &settings, &id, &catalog, source(), now, |_, _, _| ()).await.unwrap();

@@ -9,7 +9,7 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 85.0;
 const BETWEEN: f64 = 50.0;
 const BOTTOM: f64 = 50.0;
-/// The palette of Okabe and Ito, which colour-blind readers can tell apart too.
+/// The palette of Okabe and Ito, which colour-blind readers can also distinguish.
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"];
 /// The most points of a line; more would be narrower than a pixel.
 const POINTS: usize = 450;

@@ -1,5 +1,5 @@
 //! SQS over its JSON protocol, and GetSecretValue of Secrets Manager, which uses the same protocol. Messages are counted
-//! and dropped, unless the service is told to keep them for ReceiveMessage. A message that was received is removed: there
+//! and dropped, unless `--keep-messages` keeps them for ReceiveMessage. A message that was received is removed: there
 //! is no visibility timeout.
 
 use std::{
