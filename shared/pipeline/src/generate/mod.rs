@@ -3,7 +3,7 @@
 pub mod archive;
 pub mod breaker;
 pub mod classify;
-mod guardrail;
+pub(crate) mod guardrail;
 mod pace;
 pub mod worker;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
-    generate::{breaker::Pass, classify::Verdict, worker::Worker},
+    generate::{breaker::BreakerDecision, classify::Verdict, worker::Worker},
     ledger::{self, Asker, Claim, Entry, Failure, GivenUp, Limits, Outcome, Paid, Series, State, Step},
     model::{
         error_class::ErrorClass,
@@ -27,7 +27,7 @@ use crate::{
     },
     ports::{ApiError, Delivery, Generated, Outgoing, Picture, Ports, Precondition, QueueError, StoreError},
     settings::{AccountPolicy, GenerateSettings},
-    storage::{self, Seen},
+    storage::{self, Current, Document},
 };
 
 /// What recording, archiving and writing a result may take after a call: an invocation must be longer than a call and this.
@@ -174,10 +174,10 @@ impl Host<'_> {
             return Ok(Permit::Not(wait));
         }
         let call_takes = self.settings.request_timeout + LEASE_MARGIN;
-        Ok(match self.worker.breaker.pass(self.ports, call_takes).await? {
-            Pass::Go => Permit::Call { probe: false },
-            Pass::Probe => Permit::Call { probe: true },
-            Pass::Hold(wait) => Permit::Held(wait),
+        Ok(match self.worker.breaker.decide(self.ports, call_takes).await? {
+            BreakerDecision::Call => Permit::Call { probe: false },
+            BreakerDecision::Probe => Permit::Call { probe: true },
+            BreakerDecision::Suspend(wait) => Permit::Held(wait),
         })
     }
 }
@@ -232,8 +232,9 @@ struct Row<'a> {
     message: &'a RowMessage,
     asker: Asker,
     ledger_key: String,
-    result_key: String,
-    result: Option<Seen>,
+    result: Document<RowResult>,
+    /// The result as it was read, or assumed absent.
+    before: Current<RowResult>,
 }
 
 impl<'a> Row<'a> {
@@ -247,8 +248,8 @@ impl<'a> Row<'a> {
                 worker: host.worker.id.clone(),
             },
             ledger_key: keys::ledger(&message.fingerprint),
-            result_key: keys::result(&message.job, message.row, &message.sku),
-            result: None,
+            result: Document::line(keys::result(&message.job, message.row, &message.sku)),
+            before: Current::absent(),
         }
     }
 
@@ -256,13 +257,13 @@ impl<'a> Row<'a> {
         let known = match self.try_as_new().await? {
             Tried::End(fate) => return Ok(fate),
             Tried::Found(known) => {
-                self.result = storage::read(self.host.ports, &self.result_key).await?;
+                self.before = self.result.read_or_discard(self.host.ports).await?;
                 known
             }
             Tried::Not => {
-                let result = storage::read(self.host.ports, &self.result_key);
-                let (result, known) = futures::try_join!(result, self.read_ledger())?;
-                self.result = result;
+                let result = self.result.read_or_discard(self.host.ports);
+                let (before, known) = futures::try_join!(result, self.read_ledger())?;
+                self.before = before;
                 known
             }
         };
@@ -306,7 +307,7 @@ impl<'a> Row<'a> {
 
     /// Whether this delivery has nothing left to do: the row is completed, or has failed for this round, or for good.
     fn is_settled(&self) -> bool {
-        match self.result.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok()) {
+        match &self.before.value {
             Some(RowResult::Completed(_)) => true,
             Some(RowResult::Failed(failed)) => {
                 failed.round >= self.message.round || failed.error_class == ErrorClass::Row
@@ -317,7 +318,7 @@ impl<'a> Row<'a> {
 
     async fn read_ledger(&self) -> Result<Looked, StoreError> {
         let Some(seen) = storage::read(self.host.ports, &self.ledger_key).await? else { return Ok(Ok(None)) };
-        let problem = match ledger::read(&seen.bytes) {
+        let problem = match ledger::read(&seen.value) {
             Ok(entry) if entry.fingerprint != self.message.fingerprint => "another fingerprint".to_owned(),
             Ok(entry) => return Ok(Ok(Some((entry, seen.etag)))),
             Err(problem) => problem,
@@ -699,12 +700,9 @@ impl<'a> Row<'a> {
             image_url: Some(self.message.request.image_url.clone()),
             prompt: Some(self.message.request.prompt.clone()),
         }));
-        let line = json::to_line(&result);
-        storage::update(ports, &self.result_key, self.result.clone(), |current| {
-            let completed = matches!(current.map(serde_json::from_slice), Some(Ok(RowResult::Completed(_))));
-            (!completed).then(|| line.clone())
-        })
-        .await?;
+        let change =
+            |current: Option<&RowResult>| (!matches!(current, Some(RowResult::Completed(_)))).then(|| result.clone());
+        self.result.update(ports, self.before.clone(), change).await?;
         ports.journal.note(Fact::RowCompleted { reused: !paid_here, archive_error });
         tracing::info!(api_request_id = request_id, reused = !paid_here, archive_error, "completed");
         if paid_here {
@@ -777,15 +775,12 @@ impl<'a> Row<'a> {
             round,
             input: message.input.clone(),
         }));
-        let line = json::to_line(&result);
-        storage::update(ports, &self.result_key, self.result.clone(), |current| {
-            match current.map(serde_json::from_slice) {
-                Some(Ok(RowResult::Completed(_))) => None,
-                Some(Ok(RowResult::Failed(failed))) if failed.round >= round => None,
-                _ => Some(line.clone()),
-            }
-        })
-        .await?;
+        let change = |current: Option<&RowResult>| match current {
+            Some(RowResult::Completed(_)) => None,
+            Some(RowResult::Failed(failed)) if failed.round >= round => None,
+            _ => Some(result.clone()),
+        };
+        self.result.update(ports, self.before.clone(), change).await?;
         ports.journal.note(Fact::RowFailed(failure.error_class));
         tracing::info!(code = failure.error_code, class = failure.error_class.as_str(), round, "failed");
         if calls > 0 {
