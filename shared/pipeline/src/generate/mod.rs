@@ -3,7 +3,7 @@
 pub mod archive;
 pub mod breaker;
 pub mod classify;
-pub(crate) mod guardrail;
+pub mod guardrail;
 mod pace;
 pub mod worker;
 
