@@ -7,9 +7,9 @@ use std::{hint::black_box, sync::Arc};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use futures::{StreamExt as _, stream};
-use packshot::adapters::{MemoryQueue, MemoryStore};
 use packshot_aws::{clock::SystemClock, unused::Unused};
 use packshot_benches::samples;
+use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
     catalog::reader::CatalogReader,
     merge::{Changed, merge},

@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{check, environment::Environment, export, redrive, review, run, simulate, status, stub_api, submit};
+use crate::{check, environment::Environment, export, redrive, review, run, status, stub_api, submit};
 
 /// From a product CSV to generated pictures and a manifest.
 #[derive(Debug, Parser)]
@@ -35,8 +35,6 @@ enum Command {
     Review(review::ReviewArgs),
     /// Serve the demo API, which draws its pictures itself and costs nothing.
     StubApi(stub_api::StubApiArgs),
-    /// Try to break the product's promises in a simulated world, by the seed.
-    Simulate(simulate::SimulateArgs),
 }
 
 /// Everything was done.
@@ -68,10 +66,6 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Submit(args) => submit::run(args).await.map_err(|error| error.to_string()),
             Command::Status(args) => status::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
             Command::Export(args) => export::run(&args).map(|()| EXIT_DONE).map_err(|error| error.to_string()),
-            Command::Simulate(args) => match simulate::run(&args) {
-                Ok(kept) => Ok(if kept { EXIT_DONE } else { EXIT_COULD_NOT }),
-                Err(error) => Err(error.to_string()),
-            },
             Command::Redrive(args) => redrive::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
             Command::Review(args) => review::run(&args).map(|()| EXIT_DONE).map_err(|error| error.to_string()),
             Command::StubApi(args) => stub_api::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),

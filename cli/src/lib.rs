@@ -1,6 +1,5 @@
 //! The `packshot` command, as a library: what its binary and the tests call.
 
-pub mod adapters;
 pub mod check;
 pub mod command;
 pub mod environment;
@@ -11,7 +10,6 @@ pub mod progress;
 pub mod redrive;
 pub mod review;
 pub mod run;
-pub mod simulate;
 pub mod status;
 pub mod stub_api;
 pub mod submit;

@@ -4,9 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use packshot_aws::{clients::Aws, clock::SystemClock, unused::Unused};
+use packshot_local::DirectoryStore;
 use packshot_pipeline::ports::{Nobody, Ports, Store};
-
-use crate::adapters::DirectoryStore;
 
 /// Where to look.
 #[derive(Debug, Clone, Args)]

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use clap::Args;
 use jiff::Timestamp;
 use packshot_aws::{clock::SystemClock, images_api::ImagesApi, key::ApiKey};
+use packshot_local::{DirectoryStore, MemoryQueue, NotifyingStore};
 use packshot_pipeline::{
     generate::{generate, worker::Worker},
     merge::{Changed, merge},
@@ -38,7 +39,6 @@ use sha2::{Digest as _, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    adapters::{DirectoryStore, MemoryQueue, Notifying},
     check::incoming_key,
     command::{EXIT_ACCOUNT, EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED},
     environment::Environment,
@@ -313,7 +313,7 @@ impl Host {
         // The directory is ours, so what is half written there a killed run has left.
         directory.sweep()?;
         let ports = Ports {
-            store: Arc::new(Notifying::new(directory, changes)),
+            store: Arc::new(NotifyingStore::new(directory, changes)),
             rows: rows.clone(),
             retry: Arc::new(Forgotten),
             images: Arc::new(images),

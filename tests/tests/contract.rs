@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use packshot::adapters::{DirectoryStore, MemoryQueue, MemoryStore, Notifying};
+use packshot_local::{DirectoryStore, MemoryQueue, MemoryStore, NotifyingStore};
 use packshot_pipeline::{model::notification::Notice, ports::NoticeError};
 use packshot_tests::{
     clock::TestClock,
@@ -29,7 +29,7 @@ store_contract!(store_directory, [], async {
 });
 store_contract!(store_notifying, [], async {
     let (events, arriving) = tokio::sync::mpsc::unbounded_channel();
-    Bucket::new(Arc::new(Notifying::new(MemoryStore::new(clock()), events))).with_guard(arriving)
+    Bucket::new(Arc::new(NotifyingStore::new(MemoryStore::new(clock()), events))).with_guard(arriving)
 });
 store_contract!(store_s3, [ignore = "wants a local AWS; `make test` starts one"], async {
     Stack::of_this_run().bucket().await

@@ -3,10 +3,10 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use packshot::simulate::{Plan, Stats, run_plan};
 use packshot_pipeline::cost::{
     Deployment, Requests, Work, elsewhere, generator_requests, merger_requests, splitter_requests,
 };
+use packshot_simulation::{Plan, Stats, run_plan};
 
 const SECONDS: f64 = 20.0;
 
@@ -164,7 +164,7 @@ fn by_stage() -> String {
     let merges = Deployment::default().merges(&work);
     let stages = [
         ("splitter", splitter_requests(&work)),
-        ("generator, pictures kept", generator_requests(&work, true, Deployment::default().batch)),
+        ("generator, images kept", generator_requests(&work, true, Deployment::default().batch)),
         ("generator, without", generator_requests(&work, false, Deployment::default().batch)),
         ("merger, at the defaults", merger_requests(&work, merges)),
         ("merger, 600 calls at once", merger_requests(&work, large().merges(&work))),

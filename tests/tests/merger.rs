@@ -12,10 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use packshot::{
-    adapters::{MemoryQueue, MemoryStore},
-    status::Follower,
-};
+use packshot::status::Follower;
+use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
     merge::{Changed, merge},
     model::{

@@ -13,6 +13,8 @@ pub mod catalog;
 pub mod check;
 pub mod cost;
 pub mod generate;
+#[cfg(test)]
+mod golden;
 pub mod ledger;
 pub mod merge;
 pub mod model;

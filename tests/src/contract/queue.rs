@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use packshot::adapters::MemoryQueue;
+use packshot_local::MemoryQueue;
 use packshot_pipeline::{
     model::message::MAX_MESSAGE_BYTES,
     ports::{Delivery, Outgoing, Queue, QueueError},

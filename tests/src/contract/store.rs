@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 use jiff::{Timestamp, ToSpan as _};
-use packshot::adapters::MemoryStore;
+use packshot_local::MemoryStore;
 use packshot_pipeline::{
     model::etag::Etag,
     ports::{Body, Object, Precondition, Store, StoreError},

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use packshot::adapters::{MemoryQueue, MemoryStore, Notifying};
+use packshot_local::{MemoryQueue, MemoryStore, NotifyingStore};
 use packshot_pipeline::{
     generate::{generate, worker::Worker},
     merge::{Changed, merge},
@@ -30,6 +30,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 mod announce;
+mod forms;
 use announce::Watcher;
 
 const KEY: &str = "incoming/spring/shoes.csv";
@@ -75,7 +76,7 @@ impl World {
     async fn with(csv: &[u8], seed: u64) -> Self {
         let clock = Arc::new(TestClock::new(seed));
         let (sender, mut events) = unbounded_channel();
-        let store = Arc::new(Notifying::new(MemoryStore::new(clock.clone()), sender));
+        let store = Arc::new(NotifyingStore::new(MemoryStore::new(clock.clone()), sender));
         store.put(KEY, Bytes::copy_from_slice(csv), Precondition::Absent).await.unwrap();
         assert_eq!(events.try_recv().unwrap(), KEY, "what the splitter waits for");
         let rows = Arc::new(MemoryQueue::new(Duration::from_secs(3_600), None, None));

@@ -35,7 +35,7 @@ const OWN: Export = Export {
     ],
 };
 
-/// The table: the first export whose columns hold all that is required is the one. The README shows it.
+/// The table: the first export whose columns hold all that is required is the one. docs/input.md shows it.
 const EXPORTS: [Export; 5] = [
     OWN,
     Export {
@@ -442,11 +442,11 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_the_table() {
-        let readme = include_str!("../../../../README.md");
+    fn the_page_on_input_shows_the_table() {
+        let page = include_str!("../../../../docs/input.md");
         for export in &EXPORTS[1..] {
             for name in export.columns.iter().flat_map(|(_, names)| *names) {
-                assert!(readme.contains(&format!("`{name}`")), "the README does not show {name} of {}", export.name);
+                assert!(page.contains(&format!("`{name}`")), "docs/input.md does not show {name} of {}", export.name);
             }
         }
     }

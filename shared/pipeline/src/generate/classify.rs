@@ -1,4 +1,4 @@
-//! Whose fault a failed call is, and what follows. One table; the README shows the same one.
+//! Whose fault a failed call is, and what follows. One table; docs/errors.md shows the same one.
 
 use std::time::Duration;
 

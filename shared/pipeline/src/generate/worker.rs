@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
 use crate::{
-    generate::{archive, breaker::Breaker, guardrail::Guardrail, pace::Pace},
+    generate::{archive, breaker::Breaker, guardrail::Guardrail, rate_limit::CallRateLimiter},
     ports::Clock,
     settings::GenerateSettings,
 };
@@ -15,7 +15,7 @@ pub struct Worker {
     /// Tells this process's claims from others'.
     pub id: String,
     /// When the next call may start.
-    pub pace: Pace,
+    pub rate_limit: CallRateLimiter,
     /// Whether the account is well.
     pub breaker: Breaker,
     /// Which jobs have been stopped.
@@ -32,7 +32,7 @@ impl Worker {
     pub fn new(clock: &dyn Clock, settings: &GenerateSettings) -> Self {
         Self {
             id: format!("{:016x}", clock.random()),
-            pace: Pace::new(settings.requests_per_minute),
+            rate_limit: CallRateLimiter::new(settings.requests_per_minute),
             breaker: Breaker::default(),
             guardrail: Guardrail::new(settings.max_failed_percent),
             new_rows: AtomicBool::new(true),

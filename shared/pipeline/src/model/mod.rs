@@ -16,3 +16,4 @@ pub mod request;
 pub mod result;
 pub mod spreadsheet;
 pub mod summary;
+pub mod text;

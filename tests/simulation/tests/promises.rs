@@ -1,0 +1,171 @@
+//! The simulation: the promises hold for thousands of seeds and at every point where a worker can die, and a mistake that is
+//! planted on purpose does not stay unseen.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
+
+use std::collections::BTreeMap;
+
+use packshot_simulation::{Bug, Findings, Moment, Plan, run_many, run_plan};
+
+const SEEDS: u64 = 2_000;
+/// Within so many seeds every planted mistake must be found.
+const FOUND_WITHIN: u64 = 10_000;
+
+fn assert_kept(findings: &Findings) {
+    let failures: Vec<_> = findings
+        .failures
+        .iter()
+        .map(|failure| {
+            format!(
+                "seed {0}: {1}\n    replay: cargo run --release -p packshot-simulation -- --seed {0} --trace",
+                failure.seed, failure.broken
+            )
+        })
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_seed_keeps_every_promise() {
+    let findings = run_many(0..SEEDS, 5, Plan::of);
+    println!("{} runs: {:#?}", findings.runs, findings.stats);
+    assert_kept(&findings);
+    assert_eq!(findings.runs, SEEDS);
+    let kinds = [
+        "deletion lost",
+        "died after",
+        "died before",
+        "effect came late",
+        "event late",
+        "event lost once",
+        "event repeated",
+        "failed after",
+        "failed before",
+        "met its own success",
+        "stalled",
+        "stream broke off",
+    ];
+    for kind in kinds {
+        assert!(
+            findings.stats.faults.get(kind).is_some_and(|&count| count > 100),
+            "{kind}: {:?}",
+            findings.stats.faults
+        );
+    }
+    assert!(findings.stats.unknown > 1_000 && findings.stats.redriven > 1_000, "{:?}", findings.stats);
+}
+
+/// Seeds that once broke a promise and are beyond the range of the others.
+#[test]
+fn what_was_broken_once_stays_whole() {
+    for seed in [301_068_517, 511_779_189, 778_461_044] {
+        assert_eq!(run_plan(Plan::of(seed), false).broken, None, "seed {seed}");
+    }
+}
+
+/// Seeds that once broke a promise and are outside the range of the other tests.
+#[test]
+fn seeds_that_once_broke_a_promise_keep_it() {
+    for seed in [301_068_517, 511_779_189, 778_461_044] {
+        assert_eq!(run_plan(Plan::of(seed), false).broken, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let mut different = 0;
+    for seed in 0..100 {
+        let (one, other) = (run_plan(Plan::of(seed), true), run_plan(Plan::of(seed), false));
+        assert_eq!(one.hash, other.hash, "seed {seed}");
+        assert_eq!(one.stats.port_calls, other.stats.port_calls, "seed {seed}");
+        assert!(!one.trace.is_empty() && other.trace.is_empty());
+        different += u32::from(one.hash != run_plan(Plan::of(seed + 1), false).hash);
+    }
+    assert_eq!(different, 100);
+}
+
+fn crashes(points: &[(u64, Moment)]) -> Plan {
+    Plan::crashing(points.to_vec())
+}
+
+/// Port calls of a run, so that there are no more points to crash at.
+fn port_calls(plan: Plan) -> u64 {
+    let outcome = run_plan(plan, false);
+    assert_eq!(outcome.broken, None);
+    outcome.stats.port_calls
+}
+
+#[test]
+fn a_worker_may_die_at_every_port_call() {
+    let calls = port_calls(crashes(&[]));
+    println!("{calls} port calls without a crash");
+    assert!(calls > 40, "{calls}");
+    for moment in [Moment::Before, Moment::After] {
+        for at in 1..=calls {
+            let outcome = run_plan(crashes(&[(at, moment)]), false);
+            assert_eq!(outcome.broken, None, "died {moment:?} port call {at}");
+            assert_eq!(outcome.stats.faults.values().sum::<u64>(), 1, "nobody died at port call {at}");
+        }
+    }
+}
+
+#[test]
+fn workers_may_die_at_every_two_port_calls() {
+    let moments = [Moment::Before, Moment::After];
+    let mut runs = 0;
+    for first in 1..=port_calls(crashes(&[])) {
+        for moment in moments {
+            // The first death makes the run longer; the second may come at any call of the longer one.
+            let calls = port_calls(crashes(&[(first, moment)]));
+            let pairs = (calls - first) * 2;
+            runs += pairs;
+            let findings = run_many(0..pairs, 1, |number| {
+                let second = (first + 1 + number / 2, moments[usize::try_from(number % 2).unwrap()]);
+                crashes(&[(first, moment), second])
+            });
+            let broken = findings
+                .failures
+                .first()
+                .map(|failure| (failure.seed / 2 + first + 1, failure.seed % 2, &failure.broken));
+            assert_eq!(broken, None, "after a death {moment:?} port call {first}");
+        }
+    }
+    println!("{runs} pairs");
+}
+
+/// Port calls per row, by who makes them.
+fn calls_per_row(rows: u64) -> BTreeMap<&'static str, f64> {
+    let outcome = run_plan(Plan::calm(rows, true), false);
+    assert_eq!(outcome.broken, None);
+    let mut calls = BTreeMap::new();
+    for ((who, what, about), count) in outcome.stats.calls {
+        let who = if (what, about) == ("open", "results/") { "results read" } else { who };
+        *calls.entry(who).or_default() += count as f64 / rows as f64;
+    }
+    calls
+}
+
+#[test]
+fn ten_times_the_rows_take_ten_times_the_port_calls() {
+    let (few, many) = (calls_per_row(2_000), calls_per_row(20_000));
+    println!("{few:?}\n{many:?}");
+    let ratio = |who: &str| many[who] / few[who];
+    assert_eq!(ratio("generator"), 1.0, "no row of a large job takes more than one of a small job");
+    // The sweep and the announcement are calls of the job, not of its rows.
+    assert!(ratio("merger") <= 1.05, "{}", ratio("merger"));
+    // Once by the generator, once by the merger. Two mergers that see a part fill at once both read it, which is chance.
+    assert!(many["results read"] < 2.25, "{}", many["results read"]);
+    assert!(ratio("splitter") <= 1.0, "{}", ratio("splitter"));
+}
+
+#[test]
+fn planted_mistakes_are_found() {
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        let findings = run_many(0..FOUND_WITHIN, 1, |seed| Plan::with_bug(seed, bug));
+        match findings.failures.first() {
+            Some(failure) => println!("{bug:?} found at seed {}: {}", failure.seed, failure.broken),
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {FOUND_WITHIN} seeds: {missed:?}");
+}
