@@ -23,14 +23,16 @@ use packshot_pipeline::{
     generate::{generate, worker::Worker},
     merge::{Changed, merge},
     model::{
-        catalog_error::NotACatalog,
+        catalog_error::CatalogError,
         format::Format,
         job::Job,
         json,
         keys::{self, Catalog, Manifests},
         summary::{Status, Summary},
     },
-    ports::{Clock as _, Nobody, Outgoing, Ports, Precondition, Queue, QueueError, StoreError},
+    ports::{
+        Clock as _, NoopNotifier, NoopRecorder, OutgoingMessage, Ports, Precondition, Queue, QueueError, StoreError,
+    },
     settings::{AccountPolicy, GenerateSettings, SplitSettings},
     split::{self, SplitError, SplitInput, SplitReport},
     storage::{self, Document},
@@ -152,7 +154,7 @@ pub enum RunError {
         /// The file.
         path: String,
         /// Why.
-        problem: Box<NotACatalog>,
+        problem: Box<CatalogError>,
         /// Where the summary stands.
         summary: String,
     },
@@ -318,8 +320,8 @@ impl Host {
             retry: Arc::new(Forgotten),
             images: Arc::new(images),
             clock,
-            journal: Arc::new(Nobody),
-            notices: Arc::new(Nobody),
+            metrics: Arc::new(NoopRecorder),
+            notifier: Arc::new(NoopNotifier),
         };
         Ok(Self {
             ports,
@@ -385,7 +387,7 @@ impl Host {
                 return Err(RunError::Rejected { path, problem: Box::new(problem), summary });
             }
             SplitReport::Nothing(why) => {
-                let problem = NotACatalog::new("not_a_catalog", why);
+                let problem = CatalogError::new("not_a_catalog", why);
                 return Err(RunError::Rejected {
                     path,
                     problem: Box::new(problem),
@@ -570,7 +572,7 @@ struct Forgotten;
 
 #[async_trait]
 impl Queue for Forgotten {
-    async fn send(&self, _: &[Outgoing]) -> Result<(), QueueError> {
+    async fn send(&self, _: &[OutgoingMessage]) -> Result<(), QueueError> {
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use packshot_aws::clients::Aws;
 use packshot_pipeline::{
     check::{Assumed, Found},
     model::{
-        catalog_error::NotACatalog,
+        catalog_error::CatalogError,
         keys::{Catalog, JobId, Manifests},
         summary::{Status, Summary},
     },
@@ -75,11 +75,11 @@ pub enum SubmitError {
     Check(#[from] CheckError),
     /// It is no catalog; nothing was uploaded.
     #[error("{path} cannot be a catalog and was not uploaded: {problem}")]
-    NotACatalog {
+    CatalogError {
         /// The file.
         path: String,
         /// Why.
-        problem: NotACatalog,
+        problem: CatalogError,
     },
     /// The deployment, whose settings are its own, says that it is no catalog.
     #[error("{path} was uploaded and is rejected there: {problem}\nNo call was made. See {summary}")]
@@ -87,7 +87,7 @@ pub enum SubmitError {
         /// The file.
         path: String,
         /// Why.
-        problem: NotACatalog,
+        problem: CatalogError,
         /// Where the summary stands.
         summary: String,
     },
@@ -122,8 +122,8 @@ pub async fn run(args: SubmitArgs) -> Result<u8, SubmitError> {
     let assumed = Assumed { price_per_image: 0.0, concurrency: 1, seconds_per_call: 0 };
     let check = inspect(&args.catalog, &args.overrides.settings(false), None, assumed).await?;
     let (Some(found), Some(catalog)) = (&check.found, Catalog::of(&incoming_key(&args.catalog))) else {
-        let problem = check.problem.unwrap_or_else(|| NotACatalog::new("not_a_catalog", "its name is none"));
-        return Err(SubmitError::NotACatalog { path, problem });
+        let problem = check.problem.unwrap_or_else(|| CatalogError::new("not_a_catalog", "its name is none"));
+        return Err(SubmitError::CatalogError { path, problem });
     };
     say_found(found);
     let output = args.output.clone().unwrap_or_else(|| default_output(&catalog));

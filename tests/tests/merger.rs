@@ -27,8 +27,8 @@ use packshot_pipeline::{
         summary::{Status, Summary},
     },
     ports::{
-        ApiError, Body, Clock, FetchError, Generated, ImageApi, Nobody, Object, ObjectMeta, Page, Ports, Precondition,
-        Store, StoreError,
+        ApiError, Body, Clock, FetchError, Generated, ImageApi, NoopNotifier, NoopRecorder, Object, ObjectMeta, Page,
+        Ports, Precondition, Store, StoreError,
     },
     settings::SplitSettings,
     split::{SplitInput, SplitReport, split},
@@ -106,8 +106,8 @@ impl Split {
             retry: queue(),
             images: Arc::new(NoApi),
             clock: clock.clone(),
-            journal: Arc::new(Nobody),
-            notices: Arc::new(Nobody),
+            metrics: Arc::new(NoopRecorder),
+            notifier: Arc::new(NoopNotifier),
         };
         let row = |n| format!("S-{n:05},Product {n},https://shop.test/{n}.png\n");
         let csv: String = std::iter::once("sku,title,image_url\n".to_owned()).chain((1..=ROWS).map(row)).collect();

@@ -10,7 +10,7 @@ use crate::{
     cost::{AwsCost, Deployment, Work},
     ledger,
     model::{
-        catalog_error::NotACatalog,
+        catalog_error::CatalogError,
         format::Format,
         job::Job,
         keys::{self, JobId},
@@ -37,7 +37,7 @@ pub enum Verdict {
     /// Some rows would be failed without a call.
     Rejects,
     /// No row would be sent.
-    NotACatalog,
+    CatalogError,
 }
 
 /// What `packshot check --json` prints.
@@ -52,7 +52,7 @@ pub struct Check {
     pub verdict: Verdict,
     /// Why it cannot be a catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<NotACatalog>,
+    pub problem: Option<CatalogError>,
     /// What a catalog holds.
     #[serde(flatten)]
     pub found: Option<Found>,
@@ -280,8 +280,8 @@ impl Survey {
 impl Check {
     /// The check of a file that cannot be a catalog.
     #[must_use]
-    pub fn not_a_catalog(file: String, problem: NotACatalog) -> Self {
-        Self { v: VERSION, file, verdict: Verdict::NotACatalog, problem: Some(problem), found: None }
+    pub fn not_a_catalog(file: String, problem: CatalogError) -> Self {
+        Self { v: VERSION, file, verdict: Verdict::CatalogError, problem: Some(problem), found: None }
     }
 }
 

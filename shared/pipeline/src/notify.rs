@@ -7,9 +7,9 @@
 use crate::{
     model::{
         keys::{Catalog, JobId, Manifests},
-        notification::{Notice, NotificationRecord},
+        notification::{Notification, NotificationRecord},
     },
-    ports::{NoticeError, Ports, StoreError},
+    ports::{NotifyError, Ports, StoreError},
     storage::Document,
 };
 
@@ -24,7 +24,7 @@ pub enum AnnounceError {
     Store(#[from] StoreError),
     /// The notification was not sent.
     #[error(transparent)]
-    Notice(#[from] NoticeError),
+    Notification(#[from] NotifyError),
 }
 
 /// Notifies subscribers, if the job has ended and its status has not been published yet.
@@ -35,13 +35,13 @@ pub async fn announce(ports: &Ports, catalog: &Catalog, job: &JobId) -> Result<(
     for _ in 0..ATTEMPTS {
         let before = record.read_or_discard(ports).await?;
         let summary = summary.read_or_discard(ports).await?.value;
-        let Some(notice) = summary.as_ref().and_then(Notice::of) else { return Ok(()) };
+        let Some(notice) = summary.as_ref().and_then(Notification::of) else { return Ok(()) };
         let now = NotificationRecord { status: notice.status };
         // If this process has published another status last, subscribers must hear the current one once more.
         if before.value.as_ref() == Some(&now) && published.as_ref().is_none_or(|last| *last == now) {
             return Ok(());
         }
-        ports.notices.publish(&notice).await?;
+        ports.notifier.publish(&notice).await?;
         tracing::info!(%job, status = ?notice.status, "announced");
         match record.write(ports, &now, before.unchanged).await {
             Ok(_) => return Ok(()),

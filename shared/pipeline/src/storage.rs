@@ -24,7 +24,7 @@ use crate::{
         notification::NotificationRecord,
         summary::{Latest, Summary},
     },
-    ports::{Listed, Ports, Precondition, Store, StoreError},
+    ports::{ListedObject, Ports, Precondition, Store, StoreError},
 };
 
 /// Repeats of a store call that certainly did not happen, or that only reads.
@@ -52,7 +52,7 @@ where
 }
 
 /// Lists every object under a prefix, page by page.
-pub async fn list(ports: &Ports, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+pub async fn list(ports: &Ports, prefix: &str) -> Result<Vec<ListedObject>, StoreError> {
     let (mut objects, mut after) = (Vec::new(), None::<String>);
     loop {
         let page = repeat_read(ports, || ports.store.list(prefix, after.as_deref())).await?;

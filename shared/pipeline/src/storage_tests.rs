@@ -9,8 +9,8 @@ use super::*;
 use crate::{
     model::request::Request,
     ports::{
-        ApiError, Body, Clock, FetchError, Generated, ImageApi, Nobody, Object, ObjectMeta, Outgoing, Page, Queue,
-        QueueError,
+        ApiError, Body, Clock, FetchError, Generated, ImageApi, NoopNotifier, NoopRecorder, Object, ObjectMeta,
+        OutgoingMessage, Page, Queue, QueueError,
     },
 };
 
@@ -96,7 +96,7 @@ struct Unused;
 
 #[async_trait]
 impl Queue for Unused {
-    async fn send(&self, _: &[Outgoing]) -> Result<(), QueueError> {
+    async fn send(&self, _: &[OutgoingMessage]) -> Result<(), QueueError> {
         Ok(())
     }
 
@@ -135,8 +135,8 @@ fn ports(object: Option<&'static str>, faults: Vec<Fault>) -> (Ports, Arc<OneObj
         retry: Arc::new(Unused),
         images: Arc::new(Unused),
         clock: Arc::new(Unused),
-        journal: Arc::new(Nobody),
-        notices: Arc::new(Nobody),
+        metrics: Arc::new(NoopRecorder),
+        notifier: Arc::new(NoopNotifier),
     };
     (ports, store)
 }

@@ -19,7 +19,7 @@ use packshot_pipeline::{
     ledger::Entry,
     model::{
         etag::Etag,
-        event::Fact,
+        event::MetricEvent,
         json,
         keys::{self, Catalog, JobId},
         message::RowMessage,
@@ -27,8 +27,8 @@ use packshot_pipeline::{
         result::{Completed, Failed, RowResult},
     },
     ports::{
-        ApiError, Body, Clock, Delivery, FetchError, Generated, ImageApi, Journal, Nobody, Object, ObjectMeta,
-        Outgoing, Page, Picture, Ports, Precondition, Queue as _, Store, StoreError,
+        ApiError, Body, Clock, Delivery, FetchError, Generated, GeneratedImage, ImageApi, MetricsRecorder,
+        NoopNotifier, Object, ObjectMeta, OutgoingMessage, Page, Ports, Precondition, Queue as _, Store, StoreError,
     },
     settings::GenerateSettings,
 };
@@ -84,7 +84,7 @@ pub(crate) fn message(row: u64, product: &str) -> RowMessage {
 /// One step of the API's script.
 #[derive(Clone)]
 pub(crate) enum Answer {
-    Pictures(Vec<Picture>),
+    Pictures(Vec<GeneratedImage>),
     Error(ApiError),
     Panic,
     Never,
@@ -109,7 +109,7 @@ pub(crate) fn not_sent() -> Answer {
 }
 
 pub(crate) fn urls(urls: &[&str]) -> Answer {
-    Answer::Pictures(urls.iter().map(|url| Picture::Url((*url).to_owned())).collect())
+    Answer::Pictures(urls.iter().map(|url| GeneratedImage::Url((*url).to_owned())).collect())
 }
 
 /// A call that the API saw.
@@ -151,7 +151,7 @@ impl ImageApi for ScriptedApi {
             Some(Answer::Never) => std::future::pending().await,
             Some(Answer::Pictures(pictures)) => pictures,
             None => {
-                let url = |n| Picture::Url(format!("https://pictures.test/{number}/{n}.png"));
+                let url = |n| GeneratedImage::Url(format!("https://pictures.test/{number}/{n}.png"));
                 (1..=request.n).map(url).collect()
             }
         };
@@ -173,10 +173,10 @@ impl ImageApi for ScriptedApi {
 
 /// A journal that keeps everything.
 #[derive(Default)]
-struct Facts(Mutex<Vec<Fact>>);
+struct Facts(Mutex<Vec<MetricEvent>>);
 
-impl Journal for Facts {
-    fn note(&self, fact: Fact) {
+impl MetricsRecorder for Facts {
+    fn record(&self, event: MetricEvent) {
         self.0.lock().unwrap().push(fact);
     }
 }
@@ -351,8 +351,8 @@ impl Rig {
             retry: retry.clone(),
             images: api.clone(),
             clock: clock.clone(),
-            journal: facts.clone(),
-            notices: Arc::new(Nobody),
+            metrics: facts.clone(),
+            notifier: Arc::new(NoopNotifier),
         };
         let worker = Worker::new(&*clock, &settings);
         Self { ports, settings, worker, api, rows, retry, facts }
@@ -392,7 +392,7 @@ impl Rig {
     }
 
     pub(crate) async fn send_text(&self, body: String) {
-        self.rows.send(&[Outgoing { body, attributes: BTreeMap::new() }]).await.unwrap();
+        self.rows.send(&[OutgoingMessage { body, attributes: BTreeMap::new() }]).await.unwrap();
     }
 
     /// One invocation over what is visible now.
@@ -444,7 +444,7 @@ impl Rig {
     }
 
     /// What has been told of all processes, in order.
-    pub(crate) fn facts(&self) -> Vec<Fact> {
+    pub(crate) fn facts(&self) -> Vec<MetricEvent> {
         self.facts.0.lock().unwrap().clone()
     }
 
@@ -512,7 +512,7 @@ impl Rig {
     pub(crate) fn retried(&self) -> Vec<(String, String, RowMessage)> {
         let contents = self.retry.contents().into_iter();
         contents
-            .map(|Outgoing { body, mut attributes }| {
+            .map(|OutgoingMessage { body, mut attributes }| {
                 let mut attribute = |name| attributes.remove(name).unwrap();
                 (attribute("error_code"), attribute("error_class"), RowMessage::decode(&body).unwrap())
             })

@@ -14,8 +14,8 @@ use super::{
     invocation::{Invocation, LEASE_MARGIN},
 };
 use crate::{
-    ledger::{self, Asker, Claim, Entry, Failure, Outcome, Paid, Series, State},
-    model::{error_class::ErrorClass, etag::Etag, event::Fact, json, keys, message::RowMessage},
+    ledger::{self, Claim, Entry, Failure, Outcome, PaidOutcome, Requester, RetryScope, State},
+    model::{error_class::ErrorClass, etag::Etag, event::MetricEvent, json, keys, message::RowMessage},
     ports::{Precondition, StoreError},
     storage::{self, Versioned},
 };
@@ -61,14 +61,14 @@ pub(super) enum WriteOutcome {
 pub(super) struct FingerprintLedger<'a> {
     invocation: Invocation<'a>,
     message: &'a RowMessage,
-    asker: Asker,
+    asker: Requester,
     key: String,
 }
 
 impl<'a> FingerprintLedger<'a> {
     pub(super) fn new(invocation: Invocation<'a>, message: &'a RowMessage) -> Self {
-        let asker = Asker {
-            series: Series { job: message.job.clone(), round: message.round },
+        let asker = Requester {
+            series: RetryScope { job: message.job.clone(), round: message.round },
             row: message.row,
             worker: invocation.worker.id.clone(),
         };
@@ -76,7 +76,7 @@ impl<'a> FingerprintLedger<'a> {
     }
 
     /// On whose behalf this row asks.
-    pub(super) fn asker(&self) -> &Asker {
+    pub(super) fn asker(&self) -> &Requester {
         &self.asker
     }
 
@@ -176,7 +176,7 @@ impl<'a> FingerprintLedger<'a> {
         let ports = self.invocation.ports;
         let record = |landed| {
             if counts && landed {
-                ports.journal.note(Fact::OutcomeUnknown);
+                ports.metrics.record(MetricEvent::OutcomeUnknown);
             }
         };
         let mut precondition = Precondition::unchanged(etag);
@@ -229,14 +229,18 @@ impl<'a> FingerprintLedger<'a> {
 
     /// Records a paid outcome, whatever happened to the claim meanwhile. Returns the outcome that the ledger holds in the
     /// end, with its counters.
-    pub(super) async fn record_outcome(&self, active: ActiveClaim, outcome: &Outcome) -> Result<Paid, StoreError> {
+    pub(super) async fn record_outcome(
+        &self,
+        active: ActiveClaim,
+        outcome: &Outcome,
+    ) -> Result<PaidOutcome, StoreError> {
         let ports = self.invocation.ports;
         let mut next = active.entry.with_outcome(&self.asker.series, outcome.clone());
         let mut precondition = Precondition::Matches(active.etag);
         let mut last = not_tried(&self.key);
         for tried in 0..WRITE_TRIES {
             match storage::write(ports, &self.key, json::to_vec(&next).into(), precondition.clone()).await {
-                Ok(_) => return Ok(Paid { outcome: outcome.clone(), calls: next.calls, unknown: next.unknown }),
+                Ok(_) => return Ok(PaidOutcome { outcome: outcome.clone(), calls: next.calls, unknown: next.unknown }),
                 Err(error @ StoreError::Refused { .. }) => return Err(error),
                 Err(StoreError::Unavailable { detail }) => {
                     last = StoreError::Unavailable { detail };

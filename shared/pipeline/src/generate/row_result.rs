@@ -11,15 +11,15 @@ use super::{
     invocation::{AFTER_CALL, Invocation},
 };
 use crate::{
-    ledger::{GivenUp, Outcome, Paid},
+    ledger::{Outcome, PaidOutcome, TerminalFailure},
     model::{
         error_class::ErrorClass,
-        event::Fact,
+        event::MetricEvent,
         keys,
         message::RowMessage,
         result::{Completed, CompletedStatus, Failed, FailedStatus, RowResult},
     },
-    ports::{Outgoing, Picture, StoreError},
+    ports::{GeneratedImage, OutgoingMessage, StoreError},
     storage::{Current, Document},
 };
 
@@ -64,7 +64,7 @@ impl<'a> RowResultFile<'a> {
     pub(super) async fn complete(
         &self,
         ledger: &FingerprintLedger<'_>,
-        Paid { mut outcome, calls, unknown }: Paid,
+        PaidOutcome { mut outcome, calls, unknown }: PaidOutcome,
     ) -> Result<Disposition, GenerateError> {
         let Invocation { ports, settings, worker, .. } = self.invocation;
         let message = self.message;
@@ -102,7 +102,7 @@ impl<'a> RowResultFile<'a> {
         let unless_completed =
             |current: Option<&RowResult>| (!matches!(current, Some(RowResult::Completed(_)))).then(|| result.clone());
         self.document.update(ports, self.before.clone(), unless_completed).await?;
-        ports.journal.note(Fact::RowCompleted { reused: !paid_here, archive_error });
+        ports.metrics.record(MetricEvent::RowCompleted { reused: !paid_here, archive_error });
         tracing::info!(api_request_id = request_id, reused = !paid_here, archive_error, "completed");
         if paid_here {
             worker.guardrail.ended(ports, &message.job, message.round, false).await?;
@@ -113,7 +113,7 @@ impl<'a> RowResultFile<'a> {
     /// Keeps the images behind the API's addresses, as far as the time allows. Those that came inline are kept already.
     async fn keep_images(&self, outcome: &mut Outcome) {
         let Invocation { ports, worker, .. } = self.invocation;
-        let urls = outcome.image_urls.iter().cloned().zip(1..).map(|(url, n)| (n, Picture::Url(url)));
+        let urls = outcome.image_urls.iter().cloned().zip(1..).map(|(url, n)| (n, GeneratedImage::Url(url)));
         let images: Vec<_> = urls.collect();
         let keep = archive::keep(ports, &worker.pictures, &self.message.catalog, &self.message.sku, &images);
         let limit = ARCHIVE_TIMEOUT.min(self.invocation.left().saturating_sub(AFTER_CALL / 2));
@@ -130,7 +130,7 @@ impl<'a> RowResultFile<'a> {
     }
 
     /// Writes the failed result, after the row has its place in the retry queue: the result vouches for both.
-    pub(super) async fn fail(&self, given_up: &GivenUp) -> Result<Disposition, GenerateError> {
+    pub(super) async fn fail(&self, given_up: &TerminalFailure) -> Result<Disposition, GenerateError> {
         let Invocation { ports, worker, .. } = self.invocation;
         let (message, failure) = (self.message, &given_up.failure);
         // A failure of a later round is shared with what that round was asked for: only the next one calls again.
@@ -138,7 +138,7 @@ impl<'a> RowResultFile<'a> {
         if failure.error_class.may_heal() {
             let again = RowMessage { round: round + 1, ..message.clone() };
             let attributes = attributes(&failure.error_code, failure.error_class);
-            ports.retry.send(&[Outgoing { body: again.encode(), attributes }]).await?;
+            ports.retry.send(&[OutgoingMessage { body: again.encode(), attributes }]).await?;
         }
         let reused = failure.row != message.row;
         let (calls, unknown) = if reused { (0, 0) } else { (given_up.calls, given_up.unknown) };
@@ -168,7 +168,7 @@ impl<'a> RowResultFile<'a> {
             _ => Some(result.clone()),
         };
         self.document.update(ports, self.before.clone(), unless_later).await?;
-        ports.journal.note(Fact::RowFailed(failure.error_class));
+        ports.metrics.record(MetricEvent::RowFailed(failure.error_class));
         tracing::info!(code = failure.error_code, class = failure.error_class.as_str(), round, "failed");
         if calls > 0 {
             worker.guardrail.ended(ports, &message.job, round, true).await?;

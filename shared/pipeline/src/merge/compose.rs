@@ -21,7 +21,7 @@ use crate::{
     },
     model::{
         etag::Etag,
-        event::Fact,
+        event::MetricEvent,
         summary::{Manifest, Summary, Tally},
     },
     ports::StoreError,
@@ -90,5 +90,5 @@ fn note_manifest(context: &Context<'_>, snapshot: &Snapshot, summary: &Summary) 
     let lag = summary.finished_at.map(|ended| context.ports.clock.now().duration_since(ended));
     let lag = lag.and_then(|lag| Duration::try_from(lag).ok()).unwrap_or_default();
     let first = snapshot.summary().is_none_or(|before| before.manifest.is_none());
-    context.ports.journal.note(Fact::ManifestWritten { lag, first });
+    context.ports.metrics.record(MetricEvent::ManifestWritten { lag, first });
 }

@@ -17,10 +17,10 @@ use crate::{
     },
     model::{
         etag::Etag,
-        event::Fact,
+        event::MetricEvent,
         keys::{self, ResultsKey},
     },
-    ports::{Listed, Precondition, StoreError},
+    ports::{ListedObject, Precondition, StoreError},
     storage::{self, Document},
 };
 
@@ -48,7 +48,7 @@ async fn merge_part_once(context: &Context<'_>, part: u64) -> Result<MergeAttemp
     // Before the listing: see above.
     let before = storage::etag(ports, &key).await?;
     let listed = storage::list(ports, &keys::part_results(&job.job, part)).await?;
-    let results: BTreeMap<u64, &Listed> = listed
+    let results: BTreeMap<u64, &ListedObject> = listed
         .iter()
         .filter_map(|object| match ResultsKey::parse(&object.key)? {
             ResultsKey::Row { row, .. } => Some((row, object)),
@@ -73,7 +73,7 @@ async fn merge_part_once(context: &Context<'_>, part: u64) -> Result<MergeAttemp
         .buffered(READS_AT_ONCE);
     let unchanged = Precondition::unchanged(before);
     let etag = ports.store.put_stream(&key, lines.boxed(), unchanged).await.map_err(retry_on_conflict)?;
-    ports.journal.note(Fact::PartMerged);
+    ports.metrics.record(MetricEvent::PartMerged);
     // Without a precondition: it only saves work, and if it is lost, the part is merged once more.
     document.write(ports, &PartProvenance { from, etag }, Precondition::None).await?;
     Ok(MergeAttempt::Done)

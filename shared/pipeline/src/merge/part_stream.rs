@@ -11,7 +11,7 @@ use crate::{
         result::RowResult,
         summary::{Counts, Tally},
     },
-    ports::{Listed, Ports, StoreError},
+    ports::{ListedObject, Ports, StoreError},
     storage::repeat_read,
 };
 
@@ -28,9 +28,9 @@ pub(super) enum Rows {
 /// The text of each part as it was listed. A part that has changed since is a conflict, which begins the attempt again.
 pub(super) fn texts<'s>(
     ports: &'s Ports,
-    parts: &'s [Listed],
+    parts: &'s [ListedObject],
 ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + 's {
-    let text = move |part: &'s Listed| async move {
+    let text = move |part: &'s ListedObject| async move {
         let opened = repeat_read(ports, || ports.store.open(&part.key, None)).await?;
         let object = opened.ok_or_else(|| missing_object(&part.key))?;
         if object.meta.etag != part.etag {
@@ -45,7 +45,7 @@ pub(super) fn texts<'s>(
 /// The failed rows or the completed ones, in row order. If the counts say that there are none, no part is read.
 pub(super) fn rows<'s>(
     ports: &'s Ports,
-    parts: &'s [Listed],
+    parts: &'s [ListedObject],
     which: Rows,
     counts: &Counts,
 ) -> impl Stream<Item = Result<RowResult, StoreError>> + Send + 's {
@@ -73,7 +73,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Identity of a listing: which keys with which content.
-pub(super) fn digest<'l>(listed: impl IntoIterator<Item = &'l Listed>) -> String {
+pub(super) fn digest<'l>(listed: impl IntoIterator<Item = &'l ListedObject>) -> String {
     let mut hash = Sha256::new();
     for object in listed {
         hash.update(&object.key);

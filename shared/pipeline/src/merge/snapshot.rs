@@ -16,7 +16,7 @@ use crate::{
         keys,
         summary::{Latest, Summary},
     },
-    ports::{Listed, Precondition, StoreError},
+    ports::{ListedObject, Precondition, StoreError},
     storage::{self, Current, Document},
 };
 
@@ -29,7 +29,7 @@ pub(super) struct Snapshot {
     reviews: BTreeMap<String, Etag>,
     counted: RunningTally,
     /// Read last: see above.
-    parts: Vec<Listed>,
+    parts: Vec<ListedObject>,
 }
 
 impl Snapshot {
@@ -48,7 +48,7 @@ impl Snapshot {
     }
 
     /// The parts that exist, in row order.
-    pub(super) fn parts(&self) -> &[Listed] {
+    pub(super) fn parts(&self) -> &[ListedObject] {
         &self.parts
     }
 

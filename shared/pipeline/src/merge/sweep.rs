@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::{
     merge::job::{MergeError, merge_job, read_job},
     model::{
-        event::Fact,
+        event::MetricEvent,
         job::Job,
         keys::{self, JobId, Manifests},
     },
@@ -49,7 +49,7 @@ pub async fn sweep(ports: &Ports, deadline: Timestamp) -> Result<(), SweepError>
     }
     let now = ports.clock.now();
     let age = |job: &Job| Duration::try_from(now.duration_since(job.created_at)).unwrap_or_default();
-    ports.journal.note(Fact::Swept { oldest: jobs.iter().map(age).max().unwrap_or_default() });
+    ports.metrics.record(MetricEvent::Swept { oldest: jobs.iter().map(age).max().unwrap_or_default() });
     if !jobs.is_empty() {
         // Begins with another job every time, so that one job that takes all the time does not starve the others for ever.
         let first = ports.clock.random() as usize % jobs.len();

@@ -18,7 +18,7 @@ use crate::{
         keys::{self, JobId},
         summary::Tally,
     },
-    ports::{Listed, Precondition, StoreError},
+    ports::{ListedObject, Precondition, StoreError},
     storage::Document,
 };
 
@@ -36,7 +36,7 @@ impl RunningTally {
     }
 
     /// Counts the rows of the listed parts, and reads only those parts that have not been counted.
-    pub(super) async fn count(self, context: &Context<'_>, parts: &[Listed]) -> Result<Tally, StoreError> {
+    pub(super) async fn count(self, context: &Context<'_>, parts: &[ListedObject]) -> Result<Tally, StoreError> {
         let Context { ports, job, .. } = context;
         let listed: BTreeMap<_, _> = parts.iter().map(|part| (part.key.clone(), part.etag.clone())).collect();
         if self.parts == listed {

@@ -14,7 +14,7 @@ pub const VERSION: u32 = 1;
 /// One job's end. Told at least once for every status that a job ends with; a redrive that heals a job ends it anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Notice {
+pub struct Notification {
     /// Format version.
     pub v: u32,
     /// The job.
@@ -36,7 +36,7 @@ pub struct Notice {
     pub manifest: Option<String>,
     /// Key of the summary, which says more.
     pub summary: String,
-    /// When it ended. Notices may come late and twice; of two about one job the later one holds.
+    /// When it ended. Notifier may come late and twice; of two about one job the later one holds.
     pub ended_at: Timestamp,
 }
 
@@ -53,7 +53,7 @@ pub struct Problem {
     pub line: Option<u64>,
 }
 
-impl Notice {
+impl Notification {
     /// What there is to say of a job that has ended; nothing of one that is running.
     #[must_use]
     pub fn of(summary: &Summary) -> Option<Self> {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_people_read() {
-        let notice = Notice::of(&summary("{}")).unwrap();
+        let notice = Notification::of(&summary("{}")).unwrap();
         let text = "packshot: complete with failures (118 of 120): spring/shoes
 
 120 rows: 118 completed with 468 pictures, 2 failed
@@ -167,7 +167,7 @@ Job 0123456789abcdef, ended at 2026-03-01T01:00:00Z";
 
         let rejected = r#"{"status": "rejected", "manifest": null, "finished_at": null, "top_errors": [],
             "rejected": {"code": "missing_column", "reason": "no column sku", "line": 1}}"#;
-        let notice = Notice::of(&summary(rejected)).unwrap();
+        let notice = Notification::of(&summary(rejected)).unwrap();
         let text = "packshot: rejected: spring/shoes
 
 The file cannot be a catalog. Nothing was called for.
@@ -180,7 +180,7 @@ Job 0123456789abcdef, ended at 2026-03-01T00:00:00Z";
 
     #[test]
     fn nothing_is_said_of_a_job_that_runs() {
-        assert_eq!(Notice::of(&summary(r#"{"status": "running", "manifest": null}"#)), None);
+        assert_eq!(Notification::of(&summary(r#"{"status": "running", "manifest": null}"#)), None);
     }
 
     #[test]

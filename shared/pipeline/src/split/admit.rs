@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use crate::{
     catalog::{
         reader::{CatalogReader, ReadError},
-        validate::{Accepted, Judged, Rejected},
+        validate::{Accepted, Rejected, Validated},
     },
     model::{
-        catalog_error::NotACatalog,
-        event::Fact,
+        catalog_error::CatalogError,
+        event::MetricEvent,
         job::{self, Job, Source},
         keys::{Catalog, JobId, Manifests},
         summary::Summary,
@@ -39,7 +39,7 @@ pub enum SplitReport {
         /// Its catalog.
         catalog: Catalog,
         /// Why.
-        problem: NotACatalog,
+        problem: CatalogError,
     },
     /// The key is not one of a catalog, or the object was replaced or removed after the event. A replacement has its own
     /// event.
@@ -62,7 +62,7 @@ pub async fn admit(ports: &Ports, settings: &SplitSettings, source: &SplitInput)
         None => match validate(reader, settings, &id, &catalog, found.clone(), ports.clock.now(), |_, _, _| ()).await {
             Ok(job) => document.create(ports, job).await?,
             Err(ReadError::Store(error)) => return Err(error.into()),
-            Err(ReadError::NotACatalog(problem)) => {
+            Err(ReadError::CatalogError(problem)) => {
                 reject(ports, &id, &catalog, found, &problem).await?;
                 announce(ports, &catalog, &id).await?;
                 return Ok(SplitReport::Rejected { job: id, catalog, problem });
@@ -110,9 +110,9 @@ pub async fn validate(
         job.rows += 1;
         if job.rows > settings.max_rows {
             let what = format!("more than {} rows; cut the file into several", settings.max_rows);
-            return Err(NotACatalog::new("too_many_rows", what).on(record.line).into());
+            return Err(CatalogError::new("too_many_rows", what).on(record.line).into());
         }
-        let Judged { verdict, .. } = validator.judge(record)?;
+        let Validated { verdict, .. } = validator.judge(record)?;
         judged(job.rows, record.line, &verdict);
         match verdict {
             Ok(accepted) => {
@@ -124,7 +124,7 @@ pub async fn validate(
         if let Some(max) = settings.max_images.filter(|&max| job.images > max) {
             let what =
                 format!("asks for more than {max} pictures, which is what one job may make; cut the file into several");
-            return Err(NotACatalog::new("too_many_images", what).on(record.line).into());
+            return Err(CatalogError::new("too_many_images", what).on(record.line).into());
         }
     }
     // Read again, because the encoding is certain only now: the byte that decides it may be the last of the file.
@@ -138,7 +138,7 @@ async fn reject(
     id: &JobId,
     catalog: &Catalog,
     source: Source,
-    problem: &NotACatalog,
+    problem: &CatalogError,
 ) -> Result<(), StoreError> {
     let summary = Summary::rejected(id.clone(), catalog.clone(), source, problem.clone(), ports.clock.now());
     let document = Document::summary(&Manifests::of(catalog, id));
@@ -147,6 +147,6 @@ async fn reject(
         return Ok(());
     }
     document.update(ports, before, |current| current.is_none().then(|| summary.clone())).await?;
-    ports.journal.note(Fact::CatalogRejected);
+    ports.metrics.record(MetricEvent::CatalogRejected);
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{
         reader::{CatalogReader, ReadError},
         validate::Validator,
     },
-    model::{catalog_error::NotACatalog, column::ColumnMap, defaults::Defaults, job::Source},
+    model::{catalog_error::CatalogError, column::ColumnMap, defaults::Defaults, job::Source},
     ports::{Ports, StoreError},
     storage,
 };
@@ -61,7 +61,7 @@ pub(super) async fn header(
 ) -> Result<Validator, ReadError> {
     let Some(header) = reader.next().await? else {
         let what = "the file is empty; its first line must name the columns: sku,title,image_url,brand,style_tags";
-        return Err(NotACatalog::new("empty_file", what).into());
+        return Err(CatalogError::new("empty_file", what).into());
     };
     Ok(Validator::new(Columns::read(&header, map)?, defaults)?)
 }

@@ -13,17 +13,17 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalog::{
         reader::{CatalogReader, ReadError},
-        validate::{Accepted, Input, Judged, Rejected, Validator},
+        validate::{Accepted, Input, Rejected, Validated, Validator},
     },
     model::{
         error_class::ErrorClass,
-        event::Fact,
+        event::MetricEvent,
         job::Job,
         json, keys,
         message::{self, RowMessage},
         result::{Failed, FailedStatus, RowResult},
     },
-    ports::{Outgoing, Ports, Precondition, StoreError},
+    ports::{OutgoingMessage, Ports, Precondition, StoreError},
     split::{
         error::SplitError,
         input::{SplitInput, header, open},
@@ -75,12 +75,12 @@ pub async fn send(ports: &Ports, job: &Job, source: &SplitInput, deadline: Times
 struct Chunk {
     rows: u64,
     bytes: usize,
-    messages: Vec<Outgoing>,
+    messages: Vec<OutgoingMessage>,
     results: Vec<(String, Vec<u8>)>,
 }
 
 impl Chunk {
-    fn push(&mut self, message: Outgoing) {
+    fn push(&mut self, message: OutgoingMessage) {
         self.bytes += message.body.len();
         self.messages.push(message);
     }
@@ -126,7 +126,7 @@ impl<'a> Rows<'a> {
             }
             self.row += 1;
             // Also for rows that have been sent: the validator must know their SKUs.
-            let Judged { verdict, input } = validator.judge(record).map_err(ReadError::from)?;
+            let Validated { verdict, input } = validator.judge(record).map_err(ReadError::from)?;
             if self.row <= self.done {
                 continue;
             }
@@ -153,7 +153,7 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    fn message(&self, row: u64, line: u64, accepted: Accepted<'_>, input: Input<'_>) -> Outgoing {
+    fn message(&self, row: u64, line: u64, accepted: Accepted<'_>, input: Input<'_>) -> OutgoingMessage {
         let message = RowMessage {
             v: message::VERSION,
             job: self.job.job.clone(),
@@ -166,7 +166,7 @@ impl Sender<'_> {
             request: accepted.request,
             input,
         };
-        Outgoing { body: message.encode(), attributes: [].into() }
+        OutgoingMessage { body: message.encode(), attributes: [].into() }
     }
 
     fn rejected(&self, row: u64, line: u64, rejected: Rejected, input: Input<'_>) -> (String, Vec<u8>) {
@@ -212,7 +212,7 @@ impl Sender<'_> {
         if !messages.is_empty() {
             self.ports.rows.send(&messages).await?;
         }
-        self.ports.journal.note(Fact::RowsSplit { sent, rejected });
+        self.ports.metrics.record(MetricEvent::RowsSplit { sent, rejected });
         Ok(rows)
     }
 
