@@ -35,7 +35,7 @@ use packshot_pipeline::{
     },
     settings::{AccountPolicy, GenerateSettings, SplitSettings},
     split::{self, SplitError, SplitInput, SplitReport},
-    storage,
+    storage::{self, Document},
 };
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -351,7 +351,7 @@ impl Host {
         let version: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let marker = format!("control/uploads/{}.txt", key.trim_start_matches(keys::INCOMING));
         let known = storage::read(&self.ports, &marker).await?;
-        if known.is_none_or(|seen| seen.bytes != version.as_bytes()) || self.ports.store.head(&key).await?.is_none() {
+        if known.is_none_or(|seen| seen.value != version.as_bytes()) || self.ports.store.head(&key).await?.is_none() {
             let copy = file.try_clone().map_err(|error| file_error(path, error))?;
             let body = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
             let body = futures::TryStreamExt::map_err(body, |error| StoreError::Refused { detail: error.to_string() });
@@ -551,8 +551,7 @@ impl Host {
     }
 
     async fn summary(&self, files: &Manifests) -> Result<Option<Summary>, StoreError> {
-        let seen = storage::read(&self.ports, &files.summary()).await?;
-        Ok(seen.and_then(|seen| serde_json::from_slice(&seen.bytes).ok()))
+        Ok(Document::summary(files).read_or_discard(&self.ports).await?.value)
     }
 
     async fn say_account_is_not_well(&self, job: &Job) -> Result<(), StoreError> {

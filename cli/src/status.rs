@@ -10,14 +10,13 @@ use packshot_pipeline::{
     generate::breaker::BreakerFile,
     model::{
         etag::Etag,
-        job::Job,
         json,
         keys::{self, JobId, ResultsKey},
         result::RowResult,
         summary::{Status, Summary, Tally},
     },
     ports::{Ports, StoreError},
-    storage,
+    storage::{self, Document},
 };
 use serde::Serialize;
 
@@ -100,7 +99,7 @@ pub async fn run(args: StatusArgs) -> Result<(), StatusError> {
     // Between the splitter's last look and the merger's first.
     if jobs.is_empty()
         && let Some(id) = args.job.as_deref().and_then(JobId::parse)
-        && let Some(job) = read_job(&place.ports, &id).await?
+        && let Some(job) = Document::job(&id).read_or_discard(&place.ports).await?.value
     {
         jobs.push(Tally::default().so_far(&job));
     }
@@ -154,7 +153,7 @@ async fn summaries(ports: &Ports, job: Option<&str>) -> Result<Vec<Summary>, Sta
     });
     let read = |key: String| async move {
         let Some(seen) = storage::read(ports, &key).await? else { return Ok(None) };
-        serde_json::from_slice::<Summary>(&seen.bytes).map(Some).map_err(|error| StatusError::Unreadable { key, error })
+        serde_json::from_slice::<Summary>(&seen.value).map(Some).map_err(|error| StatusError::Unreadable { key, error })
     };
     let reads: Vec<_> = wanted.map(read).collect();
     stream::iter(reads)
@@ -167,8 +166,8 @@ async fn summaries(ports: &Ports, job: Option<&str>) -> Result<Vec<Summary>, Sta
 
 /// The breaker, if no calls are made.
 pub async fn open_breaker(ports: &Ports) -> Result<Option<BreakerFile>, StoreError> {
-    let seen = storage::read(ports, keys::BREAKER).await?;
-    Ok(seen.and_then(|seen| serde_json::from_slice::<BreakerFile>(&seen.bytes).ok()).filter(|file| file.open))
+    let file = Document::<BreakerFile>::pretty(keys::BREAKER).read_or_discard(ports).await?.value;
+    Ok(file.filter(|file| file.open))
 }
 
 /// A deployment whose queues cannot be found, or a person who may not look, still has a status.
@@ -233,7 +232,7 @@ impl Follower {
                 .filter(|(row, object)| self.seen.get(row).is_none_or(|(etag, _)| *etag != object.etag))
                 .map(|(row, object)| async move {
                     let seen = storage::read(ports, &object.key).await?;
-                    Ok::<_, StoreError>((row, object.etag, seen.and_then(|seen| images(&seen.bytes))))
+                    Ok::<_, StoreError>((row, object.etag, seen.and_then(|seen| images(&seen.value))))
                 })
                 .collect();
             let new: Vec<_> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).boxed().try_collect().await?;
@@ -251,12 +250,6 @@ fn images(line: &[u8]) -> Option<u64> {
         Ok(RowResult::Completed(row)) => Some(row.image_count as u64),
         _ => None,
     }
-}
-
-/// The job itself, once the splitter has read the file.
-pub async fn read_job(ports: &Ports, job: &JobId) -> Result<Option<Job>, StoreError> {
-    let seen = storage::read(ports, &keys::job(job)).await?;
-    Ok(seen.and_then(|seen| serde_json::from_slice(&seen.bytes).ok()))
 }
 
 fn table(jobs: &[Summary]) -> String {

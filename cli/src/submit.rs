@@ -18,7 +18,7 @@ use packshot_pipeline::{
         summary::{Status, Summary},
     },
     ports::{Ports, Precondition, StoreError},
-    storage,
+    storage::{self, Document},
 };
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ use crate::{
     place::Place,
     progress::Progress,
     run::{say_done, say_top_errors},
-    status::{self, Follower, open_breaker, read_job},
+    status::{self, Follower, open_breaker},
 };
 
 /// Between two looks, in the first minute and later.
@@ -185,14 +185,13 @@ async fn wait(ports: &Ports, job: &JobId, files: &Manifests) -> Result<Summary, 
     // Where parts are counted, the rows come in leaps; in between, the rate is what it was at the last one.
     let mut moved = (0, Duration::ZERO);
     loop {
-        let seen = storage::read(ports, &files.summary()).await?;
-        let summary: Option<Summary> = seen.and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
+        let summary = Document::summary(files).read_or_discard(ports).await?.value;
         if let Some(summary) = summary.as_ref().filter(|summary| summary.status != Status::Running) {
             progress.finish();
             return Ok(summary.clone());
         }
         if rows.is_none() {
-            rows = read_job(ports, job).await?.map(|job| job.rows);
+            rows = Document::job(job).read_or_discard(ports).await?.value.map(|job| job.rows);
         }
         match rows {
             Some(rows) => {

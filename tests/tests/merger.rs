@@ -213,8 +213,8 @@ impl Split {
 
     async fn summary(&self) -> (Summary, Etag) {
         let seen = storage::read(&self.ports, &self.files.summary()).await.unwrap().unwrap();
-        Schema::Summary.assert(std::str::from_utf8(&seen.bytes).unwrap());
-        (serde_json::from_slice(&seen.bytes).unwrap(), seen.etag)
+        Schema::Summary.assert(std::str::from_utf8(&seen.value).unwrap());
+        (serde_json::from_slice(&seen.value).unwrap(), seen.etag)
     }
 
     /// The summary, and what follows a job, say exactly what stands in the parts that are full.
@@ -281,7 +281,7 @@ async fn a_summary_counts_the_parts_that_are_full_and_reads_each_once() {
     split.store.store.remove(&so_far);
     split.merge(&five).await;
     assert_eq!((split.assert_honest().await, split.parts_read()), (etag.clone(), 10));
-    for old in [old.unwrap().bytes, "half".into()] {
+    for old in [old.unwrap().value, "half".into()] {
         storage::write(&split.ports, &so_far, old, Precondition::None).await.unwrap();
         split.merge(&five).await;
         assert_eq!(split.assert_honest().await, etag);

@@ -226,7 +226,7 @@ impl Survey {
                     let key = keys::ledger(&Fingerprint::of(&digest));
                     let Some(seen) = storage::read(ports, &key).await? else { return Ok(false) };
                     // What cannot be read fails its row without a call; it is not known here.
-                    let entry = ledger::read(&seen.bytes).ok();
+                    let entry = ledger::read(&seen.value).ok();
                     Ok::<_, StoreError>(entry.is_some_and(|entry| entry.outcome_for(job, now, reuse).is_some()))
                 })
                 .buffer_unordered(READS_AT_ONCE);

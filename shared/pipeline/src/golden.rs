@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     generate::{breaker::BreakerFile, guardrail::Abort},
     ledger,
-    merge::{Made, SoFar},
+    merge::{part::PartProvenance, tally::RunningTally},
     model::{
         column::{Column, ColumnMap},
         defaults::Defaults,
@@ -24,12 +24,12 @@ use crate::{
         json,
         keys::{self, Catalog, JobId, Manifests},
         message::RowMessage,
-        notification::{Notification, Told},
+        notification::{Notification, NotificationRecord},
         request::Request,
         result::{CompletedStatus, FailedStatus, RowResult},
         summary::{Latest, Status, Summary},
     },
-    split::Checkpoint,
+    split::send::Checkpoint,
 };
 
 /// Reads a file and writes it, both as the product does.
@@ -58,15 +58,15 @@ const FILES: [(&str, Rewrite); 35] = [
     ("ledger-failed.json", ledger_entry),
     ("ledger-released.json", ledger_entry),
     ("ledger-with-others.json", ledger_entry),
-    ("merge-part.json", compact::<Made>),
-    ("merge-so-far.json", compact::<SoFar>),
+    ("merge-part.json", compact::<PartProvenance>),
+    ("merge-so-far.json", compact::<RunningTally>),
     ("message-minimal.json", row_message),
     ("message.json", row_message),
     ("notification-complete.json", compact::<Notification>),
     ("notification-rejected-minimal.json", compact::<Notification>),
     ("notification-rejected.json", compact::<Notification>),
     ("notification.json", compact::<Notification>),
-    ("notified.json", compact::<Told>),
+    ("notified.json", compact::<NotificationRecord>),
     ("result-completed-reused.jsonl", result_line),
     ("result-completed.jsonl", result_line),
     ("result-failed.jsonl", result_line),
@@ -89,7 +89,7 @@ const OLD: [(&str, Check); 4] = [
     }),
     // Before running jobs had continuation rows to count. The count must go on from what was read, not begin again.
     ("merge-so-far-old.json", |bytes| {
-        assert_same("merge-so-far-old.json", &compact::<SoFar>(bytes).unwrap(), &golden("merge-so-far.json"));
+        assert_same("merge-so-far-old.json", &compact::<RunningTally>(bytes).unwrap(), &golden("merge-so-far.json"));
     }),
     // Before assets were kept and results named the product's image and the prompt.
     ("result-completed-old.jsonl", |bytes| {

@@ -7,6 +7,8 @@
 //! Imports run one way: [`model`] ← [`ports`] ← {[`storage`], [`ledger`], [`catalog`], [`settings`], [`notify`]} ← stages.
 //! The stages do not know each other.
 
+#[cfg(test)]
+mod borders;
 pub mod catalog;
 pub mod check;
 pub mod cost;

@@ -1,55 +1,53 @@
-//! What people and machines are told when a job has ended, without asking.
+//! Notifies subscribers of the end of a job, at least once for every status that it ends with.
+//!
+//! `control/notified/<job>.json` records the last status that was published. The notification goes out first and the record
+//! is written after it, so a death in between publishes twice and never loses one. The record is read before the summary:
+//! if a newer status has been published meanwhile, the write of the older one fails, and the summary is read again.
 
-use crate::model::notification::{Notification, Told};
 use crate::{
     model::{
-        json,
-        keys::{self, Catalog, JobId, Manifests},
-        summary::Summary,
+        keys::{Catalog, JobId, Manifests},
+        notification::{Notification, NotificationRecord},
     },
-    ports::{NotifyError, Ports, Precondition, StoreError},
-    storage,
+    ports::{NotifyError, Ports, StoreError},
+    storage::Document,
 };
 
-/// Rounds of one announcement. Each lost round means that somebody else has announced meanwhile.
-const ROUNDS: usize = 8;
+/// Attempts of one announcement. Each lost attempt means that another process has announced meanwhile.
+const ATTEMPTS: usize = 8;
 
-/// Why nobody has been told for certain. The same call may be made again.
+/// Why subscribers may not have been notified. The same call may be made again.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
-    /// The store did not do as asked.
+    /// The record or the summary could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The notice is not out.
+    /// The notification was not sent.
     #[error(transparent)]
     Notification(#[from] NotifyError),
 }
 
-/// Tells subscribers of a job's end, if it has ended and they have not been told so. A death between telling and noting it
-/// tells twice.
+/// Notifies subscribers, if the job has ended and its status has not been published yet.
 pub async fn announce(ports: &Ports, catalog: &Catalog, job: &JobId) -> Result<(), AnnounceError> {
-    let key = keys::notified(job);
-    let mut said = None;
-    for _ in 0..ROUNDS {
-        // The note before the summary, so that whoever tells something older than is noted loses the write below.
-        let seen = storage::read(ports, &key).await?;
-        let Some(summary) = storage::read(ports, &Manifests::of(catalog, job).summary()).await? else { return Ok(()) };
-        let summary: Option<Summary> = serde_json::from_slice(&summary.bytes).ok();
+    let record = Document::notification_record(job);
+    let summary = Document::summary(&Manifests::of(catalog, job));
+    let mut published = None;
+    for _ in 0..ATTEMPTS {
+        let before = record.read_or_discard(ports).await?;
+        let summary = summary.read_or_discard(ports).await?.value;
         let Some(notice) = summary.as_ref().and_then(Notification::of) else { return Ok(()) };
-        let told: Option<Told> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
-        let now = Told { status: notice.status };
-        if told.as_ref() == Some(&now) && said.as_ref().is_none_or(|said| *said == now) {
+        let now = NotificationRecord { status: notice.status };
+        // If this process has published another status last, subscribers must hear the current one once more.
+        if before.value.as_ref() == Some(&now) && published.as_ref().is_none_or(|last| *last == now) {
             return Ok(());
         }
         ports.notifier.publish(&notice).await?;
         tracing::info!(%job, status = ?notice.status, "announced");
-        let precondition = Precondition::unchanged(seen.map(|seen| seen.etag));
-        match storage::write(ports, &key, json::to_vec(&now).into(), precondition).await {
+        match record.write(ports, &now, before.unchanged).await {
             Ok(_) => return Ok(()),
-            // Somebody has told something meanwhile, perhaps something newer than this: look again.
-            Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => said = Some(now),
+            Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => published = Some(now),
             Err(error) => return Err(error.into()),
         }
     }
-    Err(StoreError::Unavailable { detail: format!("{key} is being changed by too many at once") }.into())
+    Err(record.contended().into())
 }

@@ -473,7 +473,7 @@ impl Rig {
 
     pub(crate) async fn read(&self, key: &str) -> Option<Bytes> {
         let seen = packshot_pipeline::storage::read(&self.ports, key).await.unwrap();
-        seen.map(|seen| seen.bytes)
+        seen.map(|seen| seen.value)
     }
 
     pub(crate) async fn put(&self, key: &str, body: impl Into<Bytes>) {

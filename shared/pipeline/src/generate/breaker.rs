@@ -1,23 +1,24 @@
-//! The account breaker: when the account cannot pay, no row is called for, anywhere, until one probe at a time has shown
-//! that it can again. `control/breaker.json` is its whole state.
+//! The account breaker: if the API account cannot be charged, no process calls for any row until a probe has succeeded.
+//!
+//! `control/breaker.json` is its whole state. An account error opens it. When the time of the next probe has come, one
+//! process at a time wins a conditional write and calls for one row. A success closes the breaker and all calls resume; a
+//! failure postpones the next probe, twice as long each time. Every process reads the file every few seconds.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    model::{json, keys},
-    ports::{Ports, Precondition, StoreError},
-    storage::{self, Seen},
+    model::keys,
+    ports::{Ports, StoreError},
+    storage::{Current, Document, Written},
 };
 
-/// How old a look at the breaker may be: the time within which every process stops.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The maximum age of what a process knows of the breaker: within this time every process stops.
+const READ_EVERY: Duration = Duration::from_secs(5);
 /// From opening to the first probe, and from one failed probe to the next; doubles with every failed probe.
 const FIRST_PROBE: Duration = Duration::from_secs(60);
 const MAX_PROBE: Duration = Duration::from_secs(15 * 60);
@@ -27,75 +28,76 @@ const MAX_PROBE: Duration = Duration::from_secs(15 * 60);
 pub struct BreakerFile {
     /// Format version.
     pub v: u32,
-    /// Whether calls are stopped.
+    /// Whether calls are suspended.
     pub open: bool,
     /// What the API said.
     pub reason: String,
-    /// A word for machines.
+    /// The API's error code.
     pub code: String,
-    /// When it opened, or closed.
+    /// When it was opened or closed.
     pub since: Timestamp,
-    /// When one call may be tried.
+    /// When one process may probe.
     pub next_probe: Timestamp,
-    /// Probes that failed since it opened.
+    /// Probes that have failed since it opened.
     pub probes: u32,
-    /// Of the last writer; tells one's own write from another's.
+    /// Chosen by the last writer, who recognises its own write by it.
     pub nonce: String,
 }
 
 /// Whether a call may be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pass {
-    /// The account is well as far as known.
-    Go,
-    /// This call is the probe.
+pub enum BreakerDecision {
+    /// The breaker is closed.
+    Call,
+    /// The breaker is open, and this call is the probe.
     Probe,
-    /// Nobody calls for this long.
-    Hold(Duration),
+    /// The breaker stays open at least this long.
+    Suspend(Duration),
 }
 
-/// A process's view of the breaker.
+/// What one process knows of the breaker.
 #[derive(Default)]
 pub struct Breaker {
+    /// The breaker as it was read or written last, and when.
     view: Mutex<Option<(Instant, Option<BreakerFile>)>>,
-    /// Held while one row looks for all that wait; remembers the last look that failed.
-    looking: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
+    /// Locked while one row reads for all that wait; holds the last read that failed.
+    reading: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
 }
 
 impl Breaker {
-    /// Asks for a call. `call_takes` is how long a probe may keep others from probing.
-    pub async fn pass(&self, ports: &Ports, call_takes: Duration) -> Result<Pass, StoreError> {
-        let Some(open) = self.recent(ports).await?.filter(|file| file.open) else { return Ok(Pass::Go) };
+    /// Decides about a call. `call_takes` is how long a probe keeps others from probing.
+    pub async fn decide(&self, ports: &Ports, call_takes: Duration) -> Result<BreakerDecision, StoreError> {
+        let Some(open) = self.recent(ports).await?.filter(|file| file.open) else { return Ok(BreakerDecision::Call) };
         let now = ports.clock.now();
         if now < open.next_probe {
-            Ok(Pass::Hold(until(now, open.next_probe)))
+            Ok(BreakerDecision::Suspend(until(now, open.next_probe)))
         } else {
             self.probe(ports, call_takes).await
         }
     }
 
-    /// Whether calls are stopped, without taking the place of the probe.
+    /// Whether calls are suspended. Does not claim the probe.
     pub async fn is_open(&self, ports: &Ports) -> Result<bool, StoreError> {
         Ok(self.recent(ports).await?.is_some_and(|file| file.open))
     }
 
-    /// A look that is not too old. The rows of a batch ask at the same moment; one of them looks.
+    /// The breaker as it was a few seconds ago at most. The rows of a batch ask at the same moment, and one of them reads.
     async fn recent(&self, ports: &Ports) -> Result<Option<BreakerFile>, StoreError> {
         let asked = Instant::now();
-        let known = || self.lock().clone().filter(|(at, _)| at.elapsed() < LOOK_EVERY);
+        let known = || self.view.lock().clone().filter(|(at, _)| at.elapsed() < READ_EVERY);
         if let Some((_, file)) = known() {
             return Ok(file);
         }
-        let mut failed = self.looking.lock().await;
+        let mut failed = self.reading.lock().await;
         if let Some((_, file)) = known() {
             return Ok(file);
         }
         if let Some((_, error)) = failed.as_ref().filter(|(at, _)| *at >= asked) {
-            // Else each would fail after the other, with all its repeats.
+            // Otherwise the rows would fail one after the other, each with all its repeats.
             return Err(error.clone());
         }
-        match self.look(ports).await {
-            Ok(found) => Ok(found.map(|(file, _)| file)),
+        match self.read(ports).await {
+            Ok(current) => Ok(current.value),
             Err(error) => {
                 *failed = Some((Instant::now(), error.clone()));
                 Err(error)
@@ -103,35 +105,34 @@ impl Breaker {
         }
     }
 
-    /// Takes the place of the probe, if nobody else does.
-    async fn probe(&self, ports: &Ports, call_takes: Duration) -> Result<Pass, StoreError> {
-        let Some((open, seen)) = self.look(ports).await?.filter(|(file, _)| file.open) else { return Ok(Pass::Go) };
+    /// Claims the probe, unless another process has claimed it.
+    async fn probe(&self, ports: &Ports, call_takes: Duration) -> Result<BreakerDecision, StoreError> {
+        let Current { value, unchanged } = self.read(ports).await?;
+        let Some(open) = value.filter(|file| file.open) else { return Ok(BreakerDecision::Call) };
         let now = ports.clock.now();
         if now < open.next_probe {
-            return Ok(Pass::Hold(until(now, open.next_probe)));
+            return Ok(BreakerDecision::Suspend(until(now, open.next_probe)));
         }
-        let nonce = format!("{:016x}", ports.clock.random());
+        let nonce = new_nonce(ports);
         let next = BreakerFile { next_probe: later(now, call_takes), nonce: nonce.clone(), ..open };
-        let body = json::to_pretty(&next).into();
-        match storage::write(ports, keys::BREAKER, body, Precondition::Matches(seen.etag)).await {
-            Ok(_) => {
-                *self.lock() = Some((Instant::now(), Some(next)));
-                Ok(Pass::Probe)
+        match document().replace(ports, &next, unchanged, |file| file.nonce == nonce).await? {
+            Written::Own(_) => {
+                self.remember(Some(next));
+                Ok(BreakerDecision::Probe)
             }
-            Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => match self.look(ports).await? {
-                Some((file, _)) if file.nonce == nonce => Ok(Pass::Probe),
-                Some((file, _)) if file.open => Ok(Pass::Hold(until(now, file.next_probe))),
-                _ => Ok(Pass::Go),
-            },
-            Err(error) => Err(error),
+            Written::Other(Current { value, .. }) => {
+                self.remember(value.clone());
+                let open = value.filter(|file| file.open);
+                Ok(open.map_or(BreakerDecision::Call, |file| BreakerDecision::Suspend(until(now, file.next_probe))))
+            }
         }
     }
 
-    /// The account is not well. Returns for how long nobody calls. Calls that were in flight when the breaker opened meet
-    /// the same error; only the probe's says something new.
+    /// Opens the breaker after an account error; returns how long calls stay suspended. If it is open already, only the
+    /// failure of a probe changes it: calls that were in flight when it opened meet the same error, and say nothing new.
     pub async fn trip(&self, ports: &Ports, probe: bool, code: &str, reason: &str) -> Result<Duration, StoreError> {
         let now = ports.clock.now();
-        let nonce = format!("{:016x}", ports.clock.random());
+        let nonce = new_nonce(ports);
         self.change(ports, |file| match file {
             Some(file) if file.nonce == nonce => None,
             Some(file) if file.open && !probe => None,
@@ -157,10 +158,10 @@ impl Breaker {
         Ok(until(now, next).max(Duration::from_secs(1)))
     }
 
-    /// The account is well: everything resumes.
+    /// Closes the breaker after a successful probe.
     pub async fn close(&self, ports: &Ports) -> Result<(), StoreError> {
         let now = ports.clock.now();
-        let nonce = format!("{:016x}", ports.clock.random());
+        let nonce = new_nonce(ports);
         self.change(ports, |file| {
             let open = file.filter(|file| file.open)?;
             Some(BreakerFile { open: false, since: now, probes: 0, nonce: nonce.clone(), ..open.clone() })
@@ -168,45 +169,42 @@ impl Breaker {
         .await
     }
 
-    /// What this process last saw, if that was an open breaker.
+    /// The breaker as this process read or wrote it last, if it was open.
     #[must_use]
     pub fn opened(&self) -> Option<BreakerFile> {
-        self.lock().as_ref().and_then(|(_, file)| file.clone()).filter(|file| file.open)
+        self.view.lock().as_ref().and_then(|(_, file)| file.clone()).filter(|file| file.open)
     }
 
     async fn change(
         &self,
         ports: &Ports,
-        mut change: impl FnMut(Option<&BreakerFile>) -> Option<BreakerFile>,
+        change: impl FnMut(Option<&BreakerFile>) -> Option<BreakerFile>,
     ) -> Result<(), StoreError> {
-        let seen = storage::read(ports, keys::BREAKER).await?;
-        let mut view = None;
-        storage::update(ports, keys::BREAKER, seen, |bytes| {
-            let file = bytes.and_then(parse);
-            let next = change(file.as_ref());
-            view = next.clone().or(file);
-            next.map(|next| json::to_pretty(&next))
-        })
-        .await?;
-        *self.lock() = Some((Instant::now(), view));
+        let document = document();
+        let before = document.read_or_discard(ports).await?;
+        let after = document.update(ports, before, change).await?;
+        self.remember(after);
         Ok(())
     }
 
-    async fn look(&self, ports: &Ports) -> Result<Option<(BreakerFile, Seen)>, StoreError> {
-        let seen = storage::read(ports, keys::BREAKER).await?;
-        let file = seen.and_then(|seen| Some((parse(&seen.bytes)?, seen)));
-        *self.lock() = Some((Instant::now(), file.as_ref().map(|(file, _)| file.clone())));
-        Ok(file)
+    async fn read(&self, ports: &Ports) -> Result<Current<BreakerFile>, StoreError> {
+        let current = document().read_or_discard(ports).await?;
+        self.remember(current.value.clone());
+        Ok(current)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Option<BreakerFile>)>> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    fn remember(&self, file: Option<BreakerFile>) {
+        *self.view.lock() = Some((Instant::now(), file));
     }
 }
 
-/// A file that cannot be read counts as no breaker: the next account error writes it anew.
-fn parse(bytes: &[u8]) -> Option<BreakerFile> {
-    serde_json::from_slice(bytes).ok()
+/// A file that cannot be read counts as a closed breaker; the next account error replaces it.
+fn document() -> Document<BreakerFile> {
+    Document::pretty(keys::BREAKER)
+}
+
+fn new_nonce(ports: &Ports) -> String {
+    format!("{:016x}", ports.clock.random())
 }
 
 fn later(now: Timestamp, duration: Duration) -> Timestamp {

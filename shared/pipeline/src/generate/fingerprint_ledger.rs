@@ -89,7 +89,7 @@ impl<'a> FingerprintLedger<'a> {
         let Some(seen) = storage::read(self.invocation.ports, &self.key).await? else {
             return Ok(LedgerRead::Entry(None));
         };
-        let problem = match ledger::read(&seen.bytes) {
+        let problem = match ledger::read(&seen.value) {
             Ok(entry) if entry.fingerprint != self.message.fingerprint => "another fingerprint".to_owned(),
             Ok(entry) => return Ok(LedgerRead::Entry(Some(Versioned { value: entry, etag: seen.etag }))),
             Err(problem) => problem,

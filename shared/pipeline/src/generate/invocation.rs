@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{breaker::Pass, disposition::GenerateError, worker::Worker};
+use super::{breaker::BreakerDecision, disposition::GenerateError, worker::Worker};
 use crate::{ports::Ports, settings::GenerateSettings};
 
 /// What recording, keeping images and writing a result may take after a call. An invocation must be longer than a call and
@@ -73,10 +73,10 @@ impl Invocation<'_> {
             return Ok(Admission::Later(wait));
         }
         let call_takes = self.settings.request_timeout + LEASE_MARGIN;
-        Ok(match self.worker.breaker.pass(self.ports, call_takes).await? {
-            Pass::Go => Admission::Call { probe: false },
-            Pass::Probe => Admission::Call { probe: true },
-            Pass::Hold(wait) => Admission::BreakerOpen(wait),
+        Ok(match self.worker.breaker.decide(self.ports, call_takes).await? {
+            BreakerDecision::Call => Admission::Call { probe: false },
+            BreakerDecision::Probe => Admission::Call { probe: true },
+            BreakerDecision::Suspend(wait) => Admission::BreakerOpen(wait),
         })
     }
 }

@@ -15,12 +15,12 @@ use crate::{
     model::{
         error_class::ErrorClass,
         event::MetricEvent,
-        json, keys,
+        keys,
         message::RowMessage,
         result::{Completed, CompletedStatus, Failed, FailedStatus, RowResult},
     },
     ports::{GeneratedImage, OutgoingMessage, StoreError},
-    storage::{self, Seen},
+    storage::{Current, Document},
 };
 
 /// The longest a row waits for its images to be kept.
@@ -30,27 +30,28 @@ const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) struct RowResultFile<'a> {
     invocation: Invocation<'a>,
     message: &'a RowMessage,
-    key: String,
-    /// As it was read last. An old reading costs one more round, nothing else.
-    seen: Option<Seen>,
+    document: Document<RowResult>,
+    /// As it was read last, or assumed absent. If it is out of date, it costs one more attempt.
+    before: Current<RowResult>,
 }
 
 impl<'a> RowResultFile<'a> {
     pub(super) fn new(invocation: Invocation<'a>, message: &'a RowMessage) -> Self {
-        Self { invocation, message, key: keys::result(&message.job, message.row, &message.sku), seen: None }
+        let document = Document::line(keys::result(&message.job, message.row, &message.sku));
+        Self { invocation, message, document, before: Current::absent() }
     }
 
-    pub(super) async fn read(&self) -> Result<Option<Seen>, StoreError> {
-        storage::read(self.invocation.ports, &self.key).await
+    pub(super) async fn read(&self) -> Result<Current<RowResult>, StoreError> {
+        self.document.read_or_discard(self.invocation.ports).await
     }
 
-    pub(super) fn remember(&mut self, seen: Option<Seen>) {
-        self.seen = seen;
+    pub(super) fn remember(&mut self, current: Current<RowResult>) {
+        self.before = current;
     }
 
     /// Whether this delivery has nothing left to do: the row is completed, or has failed for this round, or for good.
     pub(super) fn is_settled(&self) -> bool {
-        match self.seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok()) {
+        match &self.before.value {
             Some(RowResult::Completed(_)) => true,
             Some(RowResult::Failed(failed)) => {
                 failed.round >= self.message.round || failed.error_class == ErrorClass::Row
@@ -98,12 +99,9 @@ impl<'a> RowResultFile<'a> {
             image_url: Some(message.request.image_url.clone()),
             prompt: Some(message.request.prompt.clone()),
         }));
-        let line = json::to_line(&result);
-        storage::update(ports, &self.key, self.seen.clone(), |current| {
-            let completed = matches!(current.map(serde_json::from_slice), Some(Ok(RowResult::Completed(_))));
-            (!completed).then(|| line.clone())
-        })
-        .await?;
+        let unless_completed =
+            |current: Option<&RowResult>| (!matches!(current, Some(RowResult::Completed(_)))).then(|| result.clone());
+        self.document.update(ports, self.before.clone(), unless_completed).await?;
         ports.metrics.record(MetricEvent::RowCompleted { reused: !paid_here, archive_error });
         tracing::info!(api_request_id = request_id, reused = !paid_here, archive_error, "completed");
         if paid_here {
@@ -164,13 +162,12 @@ impl<'a> RowResultFile<'a> {
             round,
             input: message.input.clone(),
         }));
-        let line = json::to_line(&result);
-        storage::update(ports, &self.key, self.seen.clone(), |current| match current.map(serde_json::from_slice) {
-            Some(Ok(RowResult::Completed(_))) => None,
-            Some(Ok(RowResult::Failed(failed))) if failed.round >= round => None,
-            _ => Some(line.clone()),
-        })
-        .await?;
+        let unless_later = |current: Option<&RowResult>| match current {
+            Some(RowResult::Completed(_)) => None,
+            Some(RowResult::Failed(failed)) if failed.round >= round => None,
+            _ => Some(result.clone()),
+        };
+        self.document.update(ports, self.before.clone(), unless_later).await?;
         ports.metrics.record(MetricEvent::RowFailed(failure.error_class));
         tracing::info!(code = failure.error_code, class = failure.error_class.as_str(), round, "failed");
         if calls > 0 {

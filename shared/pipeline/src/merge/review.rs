@@ -1,17 +1,28 @@
-//! The contact sheet: every SKU's source picture beside what was made of it, for people who judge by looking.
+//! The contact sheet: the source image of every SKU beside the images made of it, for people who judge by looking.
 //!
-//! A page needs no server and no other file: style and script stand in it, allowed by their hashes and by nothing else. What
-//! comes from a catalog or an API is text; an address becomes a link only if it is http(s) or one of our own keys.
+//! A page needs no server and no other file: it contains its style and its script, which its policy allows by their hashes
+//! and nothing else. What comes from a catalog or an API is escaped text; an address becomes a link only if it is http(s) or
+//! one of our own keys.
+//!
+//! Failures come first, so the parts are streamed twice, which keeps memory bounded. The cards of both streams are dealt to
+//! pages of 1,000.
 
 use std::sync::LazyLock;
 
 use askama::Template;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use crate::{
     catalog::prompt::{CLOSING, OPENING},
+    merge::{
+        context::Context,
+        part_stream::{Rows, rows},
+        snapshot::Snapshot,
+    },
     model::{
         error_class::ErrorClass,
         job::Job,
@@ -19,17 +30,18 @@ use crate::{
         result::{Completed, Failed, RowResult},
         summary::{Counts, Summary},
     },
+    ports::StoreError,
 };
 
-/// SKUs on one page: what a browser and a person can take.
-pub(crate) const PER_PAGE: u64 = 1_000;
+/// SKUs on one page: as many as a browser and a person can handle.
+const PER_PAGE: u64 = 1_000;
 /// Characters of an error that are shown.
 const MAX_ERROR: usize = 2_000;
 
 const STYLE: &str = include_str!("../../templates/review.css");
 const SCRIPT: &str = include_str!("../../templates/review.js");
 
-/// Pictures may come from anywhere, because the addresses are the API's and the shops'; nothing else may come at all.
+/// Images may come from anywhere, because their addresses are the API's and the shops'; everything else is refused.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
     format!(
@@ -40,11 +52,31 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Every byte of a key that a URL's path could take for something else, the percent sign included.
+/// Writes the pages, one after the other.
+pub(super) async fn write_review(
+    context: &Context<'_>,
+    snapshot: &Snapshot,
+    summary: &Summary,
+) -> Result<(), StoreError> {
+    let Context { ports, job, files } = context;
+    let review = Review::new(job, summary);
+    let rows = |which| rows(ports, snapshot.parts(), which, &summary.counts);
+    let cards = rows(Rows::Failed).chain(rows(Rows::Completed));
+    let mut cards = cards.map_ok(|row| Bytes::from(review.card(&row))).boxed();
+    for page in 1..=review.pages() {
+        let key = files.review(page);
+        let end = |html: String| stream::once(future::ready(Ok(Bytes::from(html))));
+        let body = end(review.head()).chain(cards.by_ref().take(PER_PAGE as usize)).chain(end(review.foot(page)));
+        ports.store.put_stream(&key, body.boxed(), snapshot.review_unchanged(&key)).await?;
+    }
+    Ok(())
+}
+
+/// Every byte of a key that has a meaning in the path of a URL, the percent sign included.
 const SEGMENT_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-').remove(b'~').remove(b'/');
 
 /// The contact sheet of one job.
-pub(crate) struct Review<'a> {
+struct Review<'a> {
     job: &'a Job,
     summary: &'a Summary,
     /// From a page to the bucket's root: `../../../`.
@@ -52,17 +84,17 @@ pub(crate) struct Review<'a> {
 }
 
 impl<'a> Review<'a> {
-    pub(crate) fn new(job: &'a Job, summary: &'a Summary) -> Self {
+    fn new(job: &'a Job, summary: &'a Summary) -> Self {
         let page = Manifests::of(&job.catalog, &job.job).review(1);
         Self { job, summary, root: "../".repeat(page.matches('/').count()) }
     }
 
-    /// How many pages there are. It follows from the rows alone, so no later composition leaves a page behind.
-    pub(crate) fn pages(&self) -> u64 {
+    /// Number of pages. It depends on the rows alone, so no later composition leaves an old page behind.
+    fn pages(&self) -> u64 {
         self.job.rows.div_ceil(PER_PAGE).max(1)
     }
 
-    pub(crate) fn head(&self) -> String {
+    fn head(&self) -> String {
         rendered(&Head {
             summary: self.summary,
             counts: &self.summary.counts,
@@ -73,14 +105,14 @@ impl<'a> Review<'a> {
         })
     }
 
-    pub(crate) fn card(&self, result: &RowResult) -> String {
+    fn card(&self, result: &RowResult) -> String {
         rendered(&match result {
             RowResult::Completed(row) => self.completed(row),
             RowResult::Failed(row) => self.failed(row),
         })
     }
 
-    pub(crate) fn foot(&self, page: u64) -> String {
+    fn foot(&self, page: u64) -> String {
         let last = self.pages();
         rendered(&Foot { counts: &self.summary.counts, page, last, link: review_name })
     }
@@ -99,7 +131,7 @@ impl<'a> Review<'a> {
                 None => Shown { n, src: remote, fallback: None, size: None },
             }
         });
-        let (title, prompt) = told(row.prompt.as_deref());
+        let (title, prompt) = title_and_prompt(row.prompt.as_deref());
         let time = if row.reused { "reused".to_owned() } else { format!("{:.1} s", row.latency_ms as f64 / 1_000.0) };
         Card {
             row: row.row,
@@ -142,14 +174,14 @@ impl<'a> Review<'a> {
     }
 }
 
-/// Title and rest of the vendor's sentence without what is the same on every card; any other prompt as it is.
-fn told(prompt: Option<&str>) -> (Option<&str>, Option<&str>) {
+/// Title and rest of the vendor's sentence without the words that all cards share; any other prompt as it is.
+fn title_and_prompt(prompt: Option<&str>) -> (Option<&str>, Option<&str>) {
     let Some(own) = prompt.and_then(|prompt| prompt.strip_prefix(OPENING)) else { return (None, prompt) };
     let own = own.strip_suffix(CLOSING).unwrap_or(own).trim_end();
     own.split_once(". ").map_or((Some(own.trim_end_matches('.')), None), |(title, rest)| (Some(title), Some(rest)))
 }
 
-/// The address itself if a browser may follow it. Whatever else it may be (`javascript:`, `data:`, a path), it is not shown.
+/// The address if a browser may follow it. Any other kind (`javascript:`, `data:`, a path) is not shown.
 fn web_address(url: &str) -> Option<&str> {
     let scheme = url.split_once("://")?.0;
     let web = scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
@@ -167,17 +199,17 @@ fn shortened(text: &str) -> String {
 
 fn remedy(class: ErrorClass) -> &'static str {
     match class {
-        ErrorClass::Row => "Mend this row in failed.csv and drop that file as a new catalog.",
+        ErrorClass::Row => "Fix this row in failed.csv and drop that file as a new catalog.",
         ErrorClass::Transient => "It may work later: run the same command again, or redrive the retry queue.",
         ErrorClass::Account => "Top up the API account or correct its key, then run again or redrive.",
         ErrorClass::Unknown => "This call may have been charged. Look at the API's account before you run it again.",
         ErrorClass::Aborted => {
-            "The job was stopped because too many rows failed. Mend the cause, then run again or redrive."
+            "The job was stopped because too many rows failed. Fix the cause, then run again or redrive."
         }
     }
 }
 
-/// Templates over our own types write to memory and call no failing filter.
+/// Cannot fail: templates over our own types write to memory and call no failing filter.
 fn rendered(template: &impl Template) -> String {
     template.render().unwrap_or_else(|error| unreachable!("a template over our own types always renders: {error}"))
 }
@@ -238,7 +270,7 @@ struct Foot<'a> {
 struct Shown {
     n: usize,
     src: Option<String>,
-    /// Where the picture may still be if our copy is out of reach, as behind a presigned page.
+    /// Where the image may still be if our copy is out of reach, for example behind a presigned page.
     fallback: Option<String>,
     size: Option<(usize, usize)>,
 }
@@ -250,145 +282,5 @@ struct Why<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn job() -> Job {
-        serde_json::from_value(json!({
-            "v": 1, "job": "0123456789abcdef", "catalog": "spring/shoes", "rows": 2_001, "valid": 2_000, "rejected": 1,
-            "source": { "bucket": "b", "key": "incoming/spring/shoes.csv", "version_id": null, "etag": "e", "bytes": 1,
-                "last_modified": "2026-01-02T03:04:05Z" },
-            "images": 8_000, "columns": ["Artikel", "Name", "Foto"],
-            "mapping": { "sku": "Artikel", "title": "Name", "image_url": "Foto" },
-            "defaults": { "model": "m", "size": "s", "quality": "q", "n": 4 }, "created_at": "2026-01-02T03:04:05Z"
-        }))
-        .unwrap()
-    }
-
-    fn failed(sku: &str, foto: &str) -> RowResult {
-        serde_json::from_value(json!({
-            "sku": sku, "status": "failed", "error": "HTTP 400: <img src=x onerror=alert(1)>", "row": 7,
-            "job": "0123456789abcdef", "fingerprint": null, "attempts": 1, "reused": false, "model": null,
-            "latency_ms": null, "failed_at": "2026-01-02T03:04:05Z", "error_code": "bad\"><script>", "error_class": "row",
-            "http_status": 400, "line": 8, "input": { "Artikel": sku, "Name": "Mug & saucer", "Foto": foto }
-        }))
-        .unwrap()
-    }
-
-    fn completed(changes: &serde_json::Value) -> RowResult {
-        let mut row = json!({
-            "sku": "a/b", "status": "completed", "image_count": 2, "image_urls": ["https://x.test/1.png"],
-            "request_id": null, "model_actual": null, "row": 1, "job": "0123456789abcdef", "fingerprint": "f",
-            "attempts": 1, "reused": false, "model": "m", "latency_ms": 1_250, "completed_at": "2026-01-02T03:04:05Z",
-            "assets": [{ "n": 1, "key": "images/spring/shoes/a%2Fb/a%2Fb_1.png", "content_type": "image/png", "bytes": 9,
-                "sha256": "0", "width": 64, "height": 32 }]
-        });
-        let row_fields = row.as_object_mut().unwrap();
-        row_fields.extend(changes.as_object().unwrap().clone());
-        serde_json::from_value(row).unwrap()
-    }
-
-    fn card(result: &RowResult) -> String {
-        let job = job();
-        let summary = crate::model::summary::Tally::default().so_far(&job);
-        Review::new(&job, &summary).card(result)
-    }
-
-    #[test]
-    fn what_comes_from_outside_stays_text() {
-        for hostile in ["<script>alert(1)</script>", "\"><script>", "' onload=x '", "</article><script>"] {
-            let html = card(&failed(hostile, "https://x.test/\"onerror=alert(1)//.png"));
-            assert!(!html.contains("<script"), "{html}");
-            assert!(!html.contains("<img src=x"), "{html}");
-            assert_eq!(html.matches("</article>").count(), 1, "{html}");
-            assert!(!html.contains("\"onerror"), "{html}");
-            assert!(html.contains("Mug &#38; saucer"), "{html}");
-        }
-    }
-
-    #[test]
-    fn only_web_addresses_are_followed() {
-        for (url, shown) in [
-            ("https://x.test/a.png?b=1&c=2", true),
-            ("HTTP://x.test/a.png", true),
-            ("javascript:alert(1)", false),
-            ("javascript://x.test/%0aalert(1)", false),
-            ("data:text/html,<script>", false),
-            ("//x.test/a.png", false),
-            ("file:///etc/passwd", false),
-            ("java\nscript://x", false),
-            ("https://x.test/a b", false),
-        ] {
-            assert_eq!(web_address(url).is_some(), shown, "{url}");
-            let pages = [
-                card(&failed("A", url)),
-                card(&completed(&json!({ "image_url": url, "image_urls": [url, url], "assets": [] }))),
-            ];
-            for html in pages {
-                assert_eq!(html.contains("<a href="), shown, "{url}: {html}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_kept_picture_is_linked_by_its_key_and_falls_back_to_the_api() {
-        let html = card(&completed(&json!({})));
-        assert!(html.contains("href=\"../../../../images/spring/shoes/a%252Fb/a%252Fb_1.png\""), "{html}");
-        assert!(html.contains("data-fallback=\"https://x.test/1.png\""), "{html}");
-        assert!(html.contains("width=\"64\" height=\"32\""), "{html}");
-        assert!(html.contains("not kept"), "the second picture has neither a copy nor an address: {html}");
-        assert!(html.contains("Row 1 · m · 1.2 s"), "{html}");
-        assert!(card(&completed(&json!({ "short": true }))).contains("data-state=\"short\""));
-    }
-
-    #[test]
-    fn a_card_says_what_was_asked_for_and_not_what_is_said_on_all() {
-        let same = format!(" {CLOSING}");
-        for (prompt, title, rest) in [
-            (
-                format!("{OPENING}Mug. Brand identity: North. Style cues: a, b.{same}"),
-                Some("Mug"),
-                Some("Brand identity: North. Style cues: a, b."),
-            ),
-            (format!("{OPENING}Mug.{same}"), Some("Mug"), None),
-            ("A mug. On the moon.".to_owned(), None, Some("A mug. On the moon.")),
-        ] {
-            assert_eq!(told(Some(&prompt)), (title, rest));
-        }
-        assert_eq!(told(None), (None, None));
-    }
-
-    #[test]
-    fn pages_follow_from_the_rows() {
-        let mut job = job();
-        for (rows, pages) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (2_001, 3)] {
-            job.rows = rows;
-            let summary = crate::model::summary::Tally::default().so_far(&job);
-            let review = Review::new(&job, &summary);
-            assert_eq!(review.pages(), pages);
-            assert_eq!(review.foot(1).contains("review-2.html"), pages > 1);
-            assert!(!review.foot(pages).contains("rel=\"next\""));
-        }
-    }
-
-    #[test]
-    fn the_policy_allows_the_style_and_the_script_as_they_stand_in_the_page() {
-        let job = job();
-        let summary = crate::model::summary::Tally::default().so_far(&job);
-        let head = Review::new(&job, &summary).head();
-        for (open, close, directive) in [("<style>", "</style>", "style-src"), ("<script>", "</script>", "script-src")]
-        {
-            let inside = head.split_once(open).unwrap().1.split_once(close).unwrap().0;
-            let hash = BASE64_STANDARD.encode(Sha256::digest(inside));
-            let escaped = format!("{directive} &#39;sha256-{}&#39;", hash.replace('=', "&#61;"));
-            assert!(
-                head.contains(&escaped) || head.contains(&escaped.replace("&#61;", "=")),
-                "{directive} {hash} is not in the policy"
-            );
-        }
-        assert!(!head.contains("unsafe-"));
-        assert!(head.contains("2,001"));
-    }
-}
+#[path = "review_tests.rs"]
+mod tests;

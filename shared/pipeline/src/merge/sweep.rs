@@ -1,14 +1,14 @@
-//! Looks after what no event has asked for: jobs that do not end.
+//! Finishes jobs whose events were lost.
 //!
-//! Events of results may be lost, and nothing else would bring such a job to its end. Two listings say which jobs have not
-//! been announced; only those cost more.
+//! Two listings, of the checkpoints and of the notification records, show which jobs have begun and have not been announced
+//! as ended. Each of those is merged as if all its results had just changed; the others cost nothing more.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
 use crate::{
-    merge::{MergeError, merge_job, read_job},
+    merge::job::{MergeError, merge_job, read_job},
     model::{
         event::MetricEvent,
         job::Job,
@@ -18,16 +18,16 @@ use crate::{
     storage,
 };
 
-/// Time before the deadline at which the sweep stops, so that it can say what is left.
+/// Time before the deadline at which the sweep stops, so that it can report how many jobs are left.
 const STOP_BEFORE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Why the sweep did not bring every job up to date. The next one tries again.
+/// Why the sweep did not bring every job up to date. The next sweep tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
     /// The jobs could not be listed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Some of them had trouble of their own; the log names it.
+    /// Some jobs failed, each with an error in the log, or the time was too short.
     #[error("{left} of {open} unfinished jobs are not up to date")]
     Left {
         /// Jobs that could not be brought up to date, or for which there was no time.
@@ -37,7 +37,7 @@ pub enum SweepError {
     },
 }
 
-/// Merges every job that has not been announced as ended, as if all its results had just changed.
+/// Merges every job that has not been announced as ended.
 pub async fn sweep(ports: &Ports, deadline: Timestamp) -> Result<(), SweepError> {
     let open = open_jobs(ports).await?;
     let mut jobs = Vec::with_capacity(open.len());
@@ -51,7 +51,7 @@ pub async fn sweep(ports: &Ports, deadline: Timestamp) -> Result<(), SweepError>
     let age = |job: &Job| Duration::try_from(now.duration_since(job.created_at)).unwrap_or_default();
     ports.metrics.record(MetricEvent::Swept { oldest: jobs.iter().map(age).max().unwrap_or_default() });
     if !jobs.is_empty() {
-        // Begins elsewhere every time, so that a job that takes all the time does not starve those behind it for ever.
+        // Begins with another job every time, so that one job that takes all the time does not starve the others for ever.
         let first = ports.clock.random() as usize % jobs.len();
         jobs.rotate_left(first);
     }
@@ -78,7 +78,7 @@ async fn open_jobs(ports: &Ports) -> Result<Vec<JobId>, StoreError> {
     Ok(begun.filter(|job| !ended.contains(job)).collect())
 }
 
-/// Only parts that have not been written are looked into: a listing each.
+/// Merges the parts of a job that have not been written, with a listing each, and composes the rest.
 async fn sweep_job(ports: &Ports, job: &Job) -> Result<(), MergeError> {
     let files = Manifests::of(&job.catalog, &job.job);
     let written: BTreeSet<String> =

@@ -121,7 +121,7 @@ impl Notification {
 
 /// `control/notified/<job>.json`: what subscribers have been told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct NotificationRecord {
     /// The status.
     pub status: Status,
 }
