@@ -8,8 +8,6 @@
 //! The stages do not know each other.
 
 pub mod catalog;
-pub mod check;
-pub mod cost;
 pub mod generate;
 #[cfg(test)]
 mod golden;
