@@ -20,11 +20,11 @@ use crate::{
 Examples:
   packshot check shoes.csv                             what `packshot run shoes.csv` would do
   packshot check shoes.csv --n 2 --price-per-image 0.17
-  packshot check shoes.csv --bucket BUCKET             how much of it the deployment has paid for already
+  packshot check shoes.csv --bucket BUCKET             what the deployment has paid for already
   packshot check shoes.csv --json > check.json
 
-check makes no API call, uploads nothing and writes nothing. Cost and time are estimates: price and speed depend on the API, and
-retries come on top.
+check makes no API call, uploads nothing and writes nothing. Cost and time are estimates: price and speed depend on the API, \
+and retries come on top.
 
 Exit status: 0 all rows are valid, 3 some rows would be rejected, 1 the file cannot be a catalog.")]
 pub(crate) struct CheckArgs {

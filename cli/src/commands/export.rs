@@ -18,13 +18,15 @@ Examples:
   packshot export shoes-manifest.jsonl --to google --base-url https://cdn.example.com > feed.tsv
 
 Systems:
-  shopify   product CSV, one line per image: Handle, Image Src, Image Position, Image Alt Text; the handle is made from the SKU
+  shopify   product CSV, one line per image: Handle, Image Src, Image Position, Image Alt Text
+            (the handle is made from the SKU)
   akeneo    CSV with semicolons: sku, image_1 … image_4; rename the columns to your attributes
   google    Merchant feed, tab-separated: id, image_link, additional_image_link
-  csv       one line per product: sku, image_count, image_1 … image_4, request_id, model_actual, completed_at
+  csv       one line per product: sku, image_count, image_1 … image_4, request_id, model_actual,
+            completed_at
 
-Only completed rows are exported. The API's own addresses may expire; --base-url links to the stored images under images/ instead.
-A cell that starts like a spreadsheet formula (= + - @) gets a leading apostrophe.")]
+Only completed rows are exported. The API's own addresses may expire; --base-url links to the stored images under images/ \
+instead. A cell that starts like a spreadsheet formula (= + - @) gets a leading apostrophe.")]
 pub(crate) struct ExportArgs {
     /// A manifest.jsonl.
     manifest: PathBuf,

@@ -18,9 +18,9 @@ Examples:
   packshot redrive --bucket packshot-123456789012-eu-central-1
   packshot redrive --rows-queue URL --retry-queue URL
 
-The messages in the retry queue go back to the rows queue. The results of these rows replace the failed ones in the same manifest.
-Rows of class `row` are not in the retry queue: correct failed.csv and submit it as a new catalog. Region and account come from the
-AWS configuration (AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL).")]
+The messages in the retry queue go back to the rows queue. The results of these rows replace the failed ones in the same \
+manifest. Rows of class `row` are not in the retry queue: correct failed.csv and submit it as a new catalog. Region and account \
+come from the AWS configuration (AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL).")]
 pub(crate) struct RedriveArgs {
     /// Bucket of the deployment; its queues are found by its name.
     #[arg(long, required_unless_present_all = ["rows_queue", "retry_queue"])]

@@ -19,8 +19,8 @@ Examples:
   packshot review 7b8bea91220e78be      one job in out/
   packshot review --no-open             print the path of the page only
 
-Keys in the page: j and k go to the next and previous SKU, the arrows to the next and previous image. Enter shows an image large,
-next to its source photo; / finds a word; Esc resets.")]
+Keys in the page: j and k go to the next and previous SKU, the arrows to the next and previous image. Enter shows an image \
+large, next to its source photo; / finds a word; Esc resets.")]
 pub(crate) struct ReviewArgs {
     /// A directory that was given to `run --out`, the directory of a job, or the id of a job.
     #[arg(value_name = "DIR|JOB", default_value = "out")]

@@ -30,8 +30,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  packshot run events/catalog.csv                     with the built-in demo API, which charges nothing
-  CREATIVEAI_API_KEY=… packshot run shoes.csv         with the real API
+  packshot run events/catalog.csv                with the built-in demo API, which charges nothing
+  CREATIVEAI_API_KEY=… packshot run shoes.csv    with the real API
   packshot run shoes.csv --n 2 --concurrency 12 --output shoes.jsonl
 
 Run the same command again to continue where it was stopped. It retries failed rows and makes no call for completed rows.

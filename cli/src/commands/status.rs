@@ -27,9 +27,9 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  packshot status                                      the jobs of local runs in out/
-  packshot status --bucket BUCKET                      the jobs of a deployment, the newest first
-  packshot status 7b8bea91220e78be --bucket BUCKET     one job; the first characters of its id are enough
+  packshot status                              the jobs of local runs in out/
+  packshot status --bucket BUCKET              the jobs of a deployment, the newest first
+  packshot status 7b8bea --bucket BUCKET       one job, by the first characters of its id
   packshot status --bucket BUCKET --json")]
 pub(crate) struct StatusArgs {
     /// Show only this job, in detail.

@@ -35,11 +35,12 @@ const WORRY_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  packshot submit shoes.csv --bucket BUCKET            checks the file, uploads it as incoming/shoes.csv, prints the job's id
-  packshot submit shoes.csv --bucket BUCKET --wait     … and downloads the manifest as shoes-manifest.jsonl
+  packshot submit shoes.csv --bucket BUCKET           check, upload, and print the id of the job
+  packshot submit shoes.csv --bucket BUCKET --wait    download the manifest, too
 
-The deployment has its own --n, --model, --size and so on. Give the same values here, so that the check before the upload uses
-them. Region and account come from the AWS configuration (AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL).
+The file is uploaded as incoming/shoes.csv, and the manifest is written to shoes-manifest.jsonl. The deployment has its own \
+--n, --model, --size and so on. Give the same values here, so that the check before the upload uses them. Region and account \
+come from the AWS configuration (AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL).
 
 Exit status:
   0  uploaded; with --wait: every row is completed
