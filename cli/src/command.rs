@@ -1,16 +1,30 @@
-//! What can be typed, and the exit status that answers it.
+//! The command line: its commands, and which module runs each.
 
-use std::{io::Write as _, process::ExitCode};
+use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-use crate::{check, environment::Environment, export, redrive, review, run, status, stub_api, submit};
+use crate::{
+    commands::{check, export, redrive, review, run, status, stub_api, submit},
+    environment::Environment,
+    exit_status::{CommandResult, ExitStatus},
+    output,
+};
 
-/// From a product CSV to generated pictures and a manifest.
+/// Generates product images and a manifest from a product CSV.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
-pub struct Cli {
-    /// Say more on standard error about what goes wrong and is tried again.
+#[command(
+    name = "packshot",
+    version,
+    propagate_version = true,
+    after_help = "\
+Examples:
+  packshot check shoes.csv     what a run would do and cost
+  packshot run shoes.csv       the images and the manifest, under out/
+  packshot review              the images in the browser"
+)]
+struct Cli {
+    /// Log more on standard error: what fails and is retried.
     #[arg(long, short, global = true)]
     verbose: bool,
     #[command(subcommand)]
@@ -19,65 +33,56 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a catalog on this machine: a directory is the bucket.
+    /// Run a catalog on this machine.
     Run(run::RunArgs),
     /// Say what a run would do and cost, without any call.
     Check(check::CheckArgs),
-    /// Drop a catalog into the bucket of a deployment and, with --wait, fetch its manifest.
+    /// Upload a catalog to a deployment and, with --wait, download its manifest.
     Submit(submit::SubmitArgs),
-    /// Show the jobs of a bucket, or one of them.
+    /// Show the jobs of a deployment or of local runs.
     Status(status::StatusArgs),
-    /// Have the failed rows of a deployment run again.
+    /// Run the failed rows of a deployment again.
     Redrive(redrive::RedriveArgs),
-    /// Turn a manifest into what Shopify, Akeneo, Google or a spreadsheet reads.
+    /// Convert a manifest for Shopify, Akeneo, Google or a spreadsheet.
     Export(export::ExportArgs),
-    /// Look at the pictures of a run, beside their sources.
+    /// Open the contact sheet of a run: its images next to the source photos.
     Review(review::ReviewArgs),
-    /// Serve the demo API, which draws its pictures itself and costs nothing.
+    /// Serve the demo API, which draws its images and charges nothing.
     StubApi(stub_api::StubApiArgs),
 }
 
-/// Everything was done.
-pub const EXIT_DONE: u8 = 0;
-/// The catalog cannot be a catalog, or the command could not run.
-pub const EXIT_COULD_NOT: u8 = 1;
-/// The catalog was run; some rows failed.
-pub const EXIT_SOME_FAILED: u8 = 3;
-/// The API account cannot pay or the key is wrong; what is done is kept.
-pub const EXIT_ACCOUNT: u8 = 4;
-/// Stopped by the user; the same command goes on.
-pub const EXIT_INTERRUPTED: u8 = 130;
-
-/// Runs a command to its end.
-#[must_use]
-pub fn run(cli: Cli) -> ExitCode {
-    let level = if cli.verbose { tracing::Level::DEBUG } else { tracing::Level::ERROR };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.to_string()),
-    };
-    let ended: Result<u8, String> = runtime.block_on(async {
-        match cli.command {
-            Command::Run(args) => run::run(args, Environment::of_process()).await.map_err(|error| error.to_string()),
-            Command::Check(args) => {
-                check::run(args, Environment::of_process()).await.map_err(|error| error.to_string())
-            }
-            Command::Submit(args) => submit::run(args).await.map_err(|error| error.to_string()),
-            Command::Status(args) => status::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
-            Command::Export(args) => export::run(&args).map(|()| EXIT_DONE).map_err(|error| error.to_string()),
-            Command::Redrive(args) => redrive::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
-            Command::Review(args) => review::run(&args).map(|()| EXIT_DONE).map_err(|error| error.to_string()),
-            Command::StubApi(args) => stub_api::run(args).await.map(|()| EXIT_DONE).map_err(|error| error.to_string()),
+/// Runs the command that the arguments name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // It goes to standard output for --help, and a closed pipe is no error there either.
+            let _ = error.print();
+            return if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Done };
         }
-    });
-    // Reads of standard input and the like must not keep the process.
-    runtime.shutdown_background();
-    ended.map_or_else(|error| fail(&error), ExitCode::from)
+    };
+    output::start_log(cli.verbose);
+    end(cli.command).unwrap_or_else(|error| {
+        output::say(format_args!("error: {error}"));
+        ExitStatus::CouldNotRun
+    })
 }
 
-fn fail(error: &str) -> ExitCode {
-    // Nobody is left to tell when standard error is closed.
-    let _ = writeln!(std::io::stderr(), "error: {error}");
-    ExitCode::from(EXIT_COULD_NOT)
+fn end(command: Command) -> CommandResult {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        match command {
+            Command::Run(args) => run::run(args, Environment::of_process()).await,
+            Command::Check(args) => check::run(args, Environment::of_process()).await,
+            Command::Submit(args) => submit::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Redrive(args) => redrive::run(args).await,
+            Command::Export(args) => export::run(args),
+            Command::Review(args) => review::run(&args),
+            Command::StubApi(args) => stub_api::run(args).await,
+        }
+    });
+    // Does not wait for blocking reads, for example of standard input.
+    runtime.shutdown_background();
+    ended
 }

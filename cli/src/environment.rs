@@ -1,26 +1,27 @@
 //! The environment, read once.
 
-/// What the command takes from the environment.
+/// The API key for the demo API, and the revision that keeps its images apart from those that were paid for.
+pub(crate) const DEMO: &str = "demo";
+
+/// The variables that the command reads.
 #[derive(Clone, Default)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// `CREATIVEAI_API_KEY`; never printed.
-    pub api_key: Option<String>,
+    pub(crate) api_key: Option<String>,
     /// `PACKSHOT_API_URL`
-    pub api_url: Option<String>,
+    pub(crate) api_url: Option<String>,
 }
 
 impl Environment {
     /// Reads the process's environment. An empty variable counts as absent.
-    #[must_use]
-    pub fn of_process() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this is the one gate")]
+    pub(crate) fn of_process() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the only place that reads the environment")]
         let get = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         Self { api_key: get("CREATIVEAI_API_KEY"), api_url: get("PACKSHOT_API_URL") }
     }
 
-    /// Neither a key nor an API is named, so the built-in demo API answers.
-    #[must_use]
-    pub fn uses_demo(&self) -> bool {
+    /// Without a key and a URL, a run uses the built-in demo API.
+    pub(crate) fn uses_demo(&self) -> bool {
         self.api_key.is_none() && self.api_url.is_none()
     }
 }

@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use packshot::command::Cli;
-
 fn main() -> ExitCode {
-    packshot::command::run(Cli::parse())
+    packshot::command::run(std::env::args_os()).into()
 }

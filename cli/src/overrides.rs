@@ -1,4 +1,4 @@
-//! What a person may say about every row of a catalog: the same words for `run`, `check` and `submit`.
+//! Options of `run`, `check` and `submit` that apply to every row of a catalog.
 
 use clap::Args;
 use packshot_pipeline::{
@@ -9,52 +9,47 @@ use packshot_pipeline::{
     settings::SplitSettings,
 };
 
-/// What the demo API takes for a key, and what keeps its pictures out of paid runs.
-pub(crate) const DEMO: &str = "demo";
+use crate::environment::DEMO;
 
-/// The request, for rows that do not say otherwise.
+/// The request of rows that do not have the value in their own column.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Overrides {
-    /// Pictures per row, for rows that do not say.
+pub(crate) struct Overrides {
+    /// Images per row, 1 to 4; a row's own `n` has priority.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=4))]
-    pub n: Option<u8>,
-    /// Model, for rows that do not say.
+    pub(crate) n: Option<u8>,
+    /// Model of the image API; a row's own `model` has priority.
     #[arg(long)]
-    pub model: Option<String>,
-    /// GeneratedImage size, for rows that do not say.
+    pub(crate) model: Option<String>,
+    /// Image size, for example 1024x1024; a row's own `size` has priority.
     #[arg(long)]
-    pub size: Option<String>,
-    /// Quality, for rows that do not say.
+    pub(crate) size: Option<String>,
+    /// Image quality; a row's own `quality` has priority.
     #[arg(long)]
-    pub quality: Option<String>,
-    /// Background, for rows that do not say; for example transparent.
+    pub(crate) quality: Option<String>,
+    /// Background, for example transparent; a row's own `background` has priority.
     #[arg(long)]
-    pub background: Option<String>,
-    /// Which column of the file is which, where packshot does not recognise it; for example sku=Artikelnummer. May be
-    /// given several times.
+    pub(crate) background: Option<String>,
+    /// Name a column that packshot does not recognise, for example sku=Artikelnummer. Repeat it for each column.
     #[arg(long, value_name = "sku=COLUMN", value_parser = parse_mapping)]
-    pub map: Vec<(Column, String)>,
+    pub(crate) map: Vec<(Column, String)>,
     /// A minijinja template for the prompt, over the row's columns.
     #[arg(long, value_name = "TEMPLATE")]
-    pub prompt_template: Option<String>,
-    /// Part of what a row is known by: another revision makes every row anew, the same one goes on.
+    pub(crate) prompt_template: Option<String>,
+    /// Any text. A new text regenerates every row; with the same text, completed rows are reused.
     #[arg(long, value_name = "TEXT")]
-    pub revision: Option<String>,
+    pub(crate) revision: Option<String>,
 }
 
 impl Overrides {
-    /// How the catalog is read. `demo` says that the demo API answers.
-    #[must_use]
-    pub fn settings(&self, demo: bool) -> SplitSettings {
+    /// How the splitter reads the catalog. `demo`: the demo API will answer.
+    pub(crate) fn settings(&self, demo: bool) -> SplitSettings {
         let column_map: ColumnMap = self.map.iter().cloned().collect();
         SplitSettings { defaults: self.defaults(demo), column_map, ..SplitSettings::default() }
     }
 
-    /// The defaults in force. `demo` says that the demo API answers.
-    #[must_use]
-    pub fn defaults(&self, demo: bool) -> Defaults {
+    fn defaults(&self, demo: bool) -> Defaults {
         let vendor = Defaults::default();
-        // The demo's pictures must never be taken for paid ones.
+        // Otherwise a paid run would reuse the demo's images.
         let demo = demo.then(|| DEMO.to_owned());
         Defaults {
             model: self.model.clone().unwrap_or(vendor.model),

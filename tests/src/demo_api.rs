@@ -1,11 +1,11 @@
-//! Asks a running demo API what it has seen, and tells it how to answer.
+//! A client for a running demo API: reads its calls and sets its script.
 
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
 };
 
-use packshot::stub_api::Script;
+use packshot::demo_api::Script;
 use serde_json::Value;
 
 /// A demo API that runs in another process.
@@ -16,19 +16,19 @@ pub struct DemoApi {
 }
 
 impl DemoApi {
-    /// Calls it has answered, or not, by its script.
+    /// The calls that it has counted.
     #[must_use]
     pub fn calls(&self) -> Value {
         self.ask("GET", "/_calls", "")
     }
 
-    /// How many.
+    /// The number of calls.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.calls()["total"].as_u64().unwrap()
     }
 
-    /// From now on it answers by this script; every sequence begins anew, the counts stay.
+    /// Sets the script; every sequence restarts, the counts stay.
     pub fn follow(&self, script: &Value) {
         serde_json::from_value::<Script>(script.clone()).unwrap();
         self.ask("POST", "/_script", &script.to_string());

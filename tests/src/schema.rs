@@ -1,15 +1,13 @@
-//! The JSON Schemas in `schemas/`: generated from the types, and what every file that the tests see is held against.
+//! The JSON Schemas in `schemas/`: generated from the types; every file that the tests read is validated against them.
 
 use std::path::PathBuf;
 
-use packshot_pipeline::{
-    check::Check,
-    model::{job::Job, result::RowResult, summary::Summary},
-};
+use packshot::estimate::check::Check;
+use packshot_pipeline::model::{job::Job, result::RowResult, summary::Summary};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
-/// A kind of file that others read.
+/// A format that other programs read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
     /// A line of a manifest.
@@ -26,18 +24,18 @@ impl Schema {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Result, Self::Summary, Self::Job, Self::Check];
 
-    /// Where it is committed.
+    /// Path of the committed file.
     #[must_use]
     pub fn path(self) -> PathBuf {
         let name = format!("{self:?}").to_lowercase();
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../schemas/{name}.schema.json"))
     }
 
-    /// As the types say now.
+    /// The schema of the types as they are now.
     #[must_use]
     pub fn generate(self) -> String {
         fn of<T: JsonSchema>() -> schemars::Schema {
-            // Of what we write: a field that is always there is required.
+            // For what packshot writes: a field that is always present is required.
             let settings = SchemaSettings::draft2020_12().for_serialize();
             settings.into_generator().into_root_schema_for::<T>()
         }
@@ -47,11 +45,11 @@ impl Schema {
             Self::Job => of::<Job>(),
             Self::Check => of::<Check>(),
         };
-        // Its own order: what it is comes first.
+        // In the order of schemars: title and description come first.
         serde_json::to_string_pretty(&schema).unwrap() + "\n"
     }
 
-    /// What is wrong with a value, by the committed schema.
+    /// The violations of the committed schema.
     #[must_use]
     pub fn problems(self, value: &Value) -> Vec<String> {
         let schema: Value = serde_json::from_str(&std::fs::read_to_string(self.path()).unwrap()).unwrap();

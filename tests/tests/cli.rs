@@ -25,12 +25,12 @@ fn packshot() -> Command {
     command
 }
 
-/// A scratch directory with a catalog in it.
-struct Place {
+/// A temporary directory with a catalog.
+struct Workspace {
     dir: TempDir,
 }
 
-impl Place {
+impl Workspace {
     fn new(catalog: impl AsRef<[u8]>) -> Self {
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("catalog.csv"), catalog).unwrap();
@@ -140,18 +140,18 @@ fn rows(count: usize) -> String {
 
 #[test]
 fn the_sample_catalog_without_a_key_and_then_again() {
-    let place = Place::new(std::fs::read(root().join("events/catalog.csv")).unwrap());
-    let first = place.run(None, &[]).expect(0);
+    let workspace = Workspace::new(std::fs::read(root().join("events/catalog.csv")).unwrap());
+    let first = workspace.run(None, &[]).expect(0);
     assert!(first.out.starts_with("Done. completed=3, failed=0, output="), "{}", first.out);
     assert!(first.err.contains("demo API"), "{}", first.err);
-    let manifest = place.manifest();
+    let manifest = workspace.manifest();
     let skus: Vec<_> = manifest
         .iter()
         .map(|line| match line {
             RowResult::Completed(row) => {
                 assert_eq!((row.image_count, row.assets.len(), row.attempts), (4, 4, 1));
                 for asset in &row.assets {
-                    let bytes = std::fs::read(place.path("out").join(&asset.key)).unwrap();
+                    let bytes = std::fs::read(workspace.path("out").join(&asset.key)).unwrap();
                     assert!(bytes.starts_with(b"\x89PNG"), "{}", asset.key);
                     assert_eq!((bytes.len(), asset.width, asset.height), (asset.bytes, 256, 256));
                 }
@@ -162,37 +162,37 @@ fn the_sample_catalog_without_a_key_and_then_again() {
         .collect();
     assert_eq!(skus, ["SKU-1001", "SKU-1002", "SKU-1003"]);
 
-    let before = place.manifest_file("manifest.jsonl");
-    place.run(None, &[]).expect(0);
-    assert_eq!(place.manifest_file("manifest.jsonl"), before, "the second run called again");
+    let before = workspace.manifest_file("manifest.jsonl");
+    workspace.run(None, &[]).expect(0);
+    assert_eq!(workspace.manifest_file("manifest.jsonl"), before, "the second run called again");
 }
 
 #[test]
 fn again_makes_no_call_an_edited_row_makes_one_and_fresh_makes_all() {
     let api = Stub::start(None);
-    let place = Place::new(rows(20));
-    place.run(Some(&api), &["--n", "1"]).expect(0);
+    let workspace = Workspace::new(rows(20));
+    workspace.run(Some(&api), &["--n", "1"]).expect(0);
     assert_eq!(api.calls(), 20);
-    place.run(Some(&api), &["--n", "1"]).expect(0);
+    workspace.run(Some(&api), &["--n", "1"]).expect(0);
     assert_eq!(api.calls(), 20);
-    std::fs::write(place.path("catalog.csv"), rows(20).replace("Product 7,", "Product seven,")).unwrap();
-    place.run(Some(&api), &["--n", "1"]).expect(0);
+    std::fs::write(workspace.path("catalog.csv"), rows(20).replace("Product 7,", "Product seven,")).unwrap();
+    workspace.run(Some(&api), &["--n", "1"]).expect(0);
     assert_eq!(api.calls(), 21);
-    let fresh = place.run(Some(&api), &["--n", "1", "--fresh"]).expect(0);
+    let fresh = workspace.run(Some(&api), &["--n", "1", "--fresh"]).expect(0);
     assert_eq!(api.calls(), 41);
-    // The revision that it names goes on with that run.
+    // The revision that it prints continues that run.
     let revision = fresh.err.split("--revision ").nth(1).unwrap().split_whitespace().next().unwrap();
-    place.run(Some(&api), &["--n", "1", "--revision", revision]).expect(0);
+    workspace.run(Some(&api), &["--n", "1", "--revision", revision]).expect(0);
     assert_eq!(api.calls(), 41);
 }
 
 #[test]
 fn options_reach_the_request_and_output_is_written() {
-    let place = Place::new(format!("{HEADER}{GOOD}"));
+    let workspace = Workspace::new(format!("{HEADER}{GOOD}"));
     let arguments = ["--n", "2", "--model", "m-1", "--size", "512x512", "--output", "mine.jsonl", "--out", "elsewhere"];
-    let ran = place.run(None, &arguments).expect(0);
+    let ran = workspace.run(None, &arguments).expect(0);
     assert!(ran.out.contains("output=mine.jsonl"), "{}", ran.out);
-    let line: Value = serde_json::from_str(&std::fs::read_to_string(place.path("mine.jsonl")).unwrap()).unwrap();
+    let line: Value = serde_json::from_str(&std::fs::read_to_string(workspace.path("mine.jsonl")).unwrap()).unwrap();
     assert_eq!(line["image_count"], 2);
     assert_eq!(line["model"], "m-1");
     assert_eq!(line["model_actual"], "openai/m-1");
@@ -203,9 +203,9 @@ fn options_reach_the_request_and_output_is_written() {
 fn the_vendors_fields_are_what_the_vendors_importer_writes() {
     let fixtures = root().join("tests/fixtures/vendor");
     let api = Stub::start(Some(&fixtures.join("answers.json")));
-    let place = Place::new(std::fs::read(fixtures.join("catalog.csv")).unwrap());
-    place.run(Some(&api), &["--account-errors", "fail", "--no-archive"]).expect(3);
-    let ours = place.manifest_file("manifest.jsonl");
+    let workspace = Workspace::new(std::fs::read(fixtures.join("catalog.csv")).unwrap());
+    workspace.run(Some(&api), &["--account-errors", "fail", "--no-archive"]).expect(3);
+    let ours = workspace.manifest_file("manifest.jsonl");
     let theirs = std::fs::read_to_string(fixtures.join("vendor-outputs.jsonl")).unwrap();
     assert_eq!(ours.lines().count(), theirs.lines().count());
     for (ours, theirs) in ours.lines().zip(theirs.lines()) {
@@ -226,55 +226,56 @@ fn files_that_cannot_be_a_catalog() {
         ("of two encodings", b"sku,title,image_url\nA,caf\xc3\xa9,x\nB,caf\xe9,x\n", &["line 3", "UTF-8"]),
     ];
     for (name, bytes, words) in cases {
-        let place = Place::new(bytes);
-        let ran = place.run(None, &[]).expect(1);
+        let workspace = Workspace::new(bytes);
+        let ran = workspace.run(None, &[]).expect(1);
         for word in *words {
             assert!(ran.err.contains(word), "{name}: `{word}` is not in: {}", ran.err);
         }
-        let summary: Value = serde_json::from_str(&place.manifest_file("summary.json")).unwrap();
+        let summary: Value = serde_json::from_str(&workspace.manifest_file("summary.json")).unwrap();
         assert_eq!(summary["status"], "rejected", "{name}");
         assert!(ran.out.is_empty());
     }
-    let place = Place::new("");
-    std::fs::remove_file(place.path("catalog.csv")).unwrap();
-    assert!(place.run(None, &[]).expect(1).err.contains("catalog.csv: No such file"));
+    let workspace = Workspace::new("");
+    std::fs::remove_file(workspace.path("catalog.csv")).unwrap();
+    assert!(workspace.run(None, &[]).expect(1).err.contains("catalog.csv: No such file"));
     packshot().args(["run"]).output().map(Ran::of).unwrap().expect(2);
-    place.run(None, &["--n", "5"]).expect(2);
+    workspace.run(None, &["--n", "5"]).expect(2);
 }
 
 #[test]
-fn a_file_is_read_as_it_comes_and_what_was_recognised_is_said() {
-    // As Excel saves it in Germany.
-    let place = Place::new(b"Artikel;Titel;Bild\r\n\xc4-1;Fu\xdfball;https://x.test/a.png\r\n");
-    assert!(place.run(None, &[]).expect(1).err.contains("other names can be mapped"));
+fn a_file_is_read_as_it_is_and_what_was_recognised_is_printed() {
+    // As a German Excel saves it.
+    let workspace = Workspace::new(b"Artikel;Titel;Bild\r\n\xc4-1;Fu\xdfball;https://x.test/a.png\r\n");
+    assert!(workspace.run(None, &[]).expect(1).err.contains("other names can be mapped"));
     let map = ["--map", "sku=Artikel", "--map", "title=titel", "--map", "image_url=Bild"];
-    let ran = place.run(None, &[&map[..], &["--n", "1", "--out", "mapped"]].concat()).expect(0);
+    let ran = workspace.run(None, &[&map[..], &["--n", "1", "--out", "mapped"]].concat()).expect(0);
     for words in ["windows-1252, semicolon-separated", "sku from `Artikel`", "image_url from `Bild`"] {
         assert!(ran.err.contains(words), "`{words}` is not in: {}", ran.err);
     }
     let path = ran.out.trim().rsplit('=').next().unwrap().to_owned();
-    let line: Value = serde_json::from_str(&std::fs::read_to_string(place.path(&path)).unwrap()).unwrap();
+    let line: Value = serde_json::from_str(&std::fs::read_to_string(workspace.path(&path)).unwrap()).unwrap();
     assert_eq!((&line["sku"], &line["status"]), (&"Ä-1".into(), &"completed".into()));
-    assert_eq!(place.run(None, &["--map", "colour=Farbe"]).expect(2).out, "");
+    assert_eq!(workspace.run(None, &["--map", "colour=Farbe"]).expect(2).out, "");
 }
 
 #[test]
 fn a_packed_file_keeps_its_name() {
-    let place = Place::new("");
-    std::fs::copy(root().join("tests/inputs/packed.csv.gz"), place.path("shoes.csv.gz")).unwrap();
-    let output = packshot().current_dir(place.dir.path()).args(["run", "shoes.csv.gz", "--n", "1"]).output().unwrap();
+    let workspace = Workspace::new("");
+    std::fs::copy(root().join("tests/inputs/packed.csv.gz"), workspace.path("shoes.csv.gz")).unwrap();
+    let output =
+        packshot().current_dir(workspace.dir.path()).args(["run", "shoes.csv.gz", "--n", "1"]).output().unwrap();
     let ran = Ran::of(output).expect(0);
     assert!(ran.out.contains("completed=3, failed=0, output=out/manifests/shoes/"), "{}", ran.out);
-    assert!(place.path("out/incoming/shoes.csv.gz").exists());
+    assert!(workspace.path("out/incoming/shoes.csv.gz").exists());
 }
 
 #[test]
 fn a_header_alone_is_a_complete_empty_manifest() {
-    let place = Place::new(HEADER);
-    assert!(place.run(None, &[]).expect(0).out.starts_with("Done. completed=0, failed=0"));
-    assert_eq!(place.manifest_file("manifest.jsonl"), "");
-    assert_eq!(place.manifest_file("failed.csv"), "sku,title,image_url,brand,style_tags,error_code,error\n");
-    let summary: Value = serde_json::from_str(&place.manifest_file("summary.json")).unwrap();
+    let workspace = Workspace::new(HEADER);
+    assert!(workspace.run(None, &[]).expect(0).out.starts_with("Done. completed=0, failed=0"));
+    assert_eq!(workspace.manifest_file("manifest.jsonl"), "");
+    assert_eq!(workspace.manifest_file("failed.csv"), "sku,title,image_url,brand,style_tags,error_code,error\n");
+    let summary: Value = serde_json::from_str(&workspace.manifest_file("summary.json")).unwrap();
     assert_eq!((&summary["status"], &summary["rows"]), (&"complete".into(), &0.into()));
 }
 
@@ -300,10 +301,10 @@ fn bad_rows_fail_alone_with_their_line_and_come_back_in_failed_csv() {
     ];
     let catalog: String =
         std::iter::once(HEADER.to_owned()).chain(cases.iter().map(|(row, _)| format!("{row}\n"))).collect();
-    let place = Place::new(&catalog);
-    let ran = place.run(None, &["--n", "1"]).expect(3);
+    let workspace = Workspace::new(&catalog);
+    let ran = workspace.run(None, &["--n", "1"]).expect(3);
     assert!(ran.out.starts_with("Done. completed=6, failed=9"), "{}", ran.out);
-    let manifest = place.manifest();
+    let manifest = workspace.manifest();
     assert_eq!(manifest.len(), cases.len());
     let mut shared = 0;
     for ((index, (row, code)), line) in cases.iter().enumerate().zip(&manifest) {
@@ -322,13 +323,14 @@ fn bad_rows_fail_alone_with_their_line_and_come_back_in_failed_csv() {
             }
         }
     }
-    assert_eq!(shared, 5, "six good rows ask for the same picture: one call");
-    let failed = place.manifest_file("failed.csv");
+    assert_eq!(shared, 5, "six good rows have the same request: one call");
+    let failed = workspace.manifest_file("failed.csv");
     assert_eq!(failed.lines().count(), 1 + 9);
     assert!(failed.contains("E,t,mug.png,b,s,invalid_image_url,"), "{failed}");
     assert!(failed.contains("already, with another request"), "{failed}");
-    // Nothing left its place.
-    let strays: Vec<_> = std::fs::read_dir(place.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    // No SKU has escaped from the directory.
+    let strays: Vec<_> =
+        std::fs::read_dir(workspace.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(strays.len(), 2, "{strays:?}");
 }
 
@@ -338,9 +340,9 @@ fn per_row_overrides_and_n_out_of_range() {
     let catalog: String = std::iter::once("sku,title,image_url,N\n".to_owned())
         .chain(["1", "4", "", "0", "5", "-1", "two", "1.0"].map(row))
         .collect();
-    let place = Place::new(catalog);
-    place.run(None, &[]).expect(3);
-    let counts: Vec<_> = place
+    let workspace = Workspace::new(catalog);
+    workspace.run(None, &[]).expect(3);
+    let counts: Vec<_> = workspace
         .manifest()
         .iter()
         .map(|line| match line {
@@ -364,10 +366,10 @@ fn an_api_that_misbehaves_loses_nothing() {
         { "match": "/7.png", "answers": [{ "images": 1 }] },
     ]});
     let api = Stub::scripted(&script);
-    let place = Place::new(rows(8));
-    let ran = place.run(Some(&api), &["--timeout", "2", "--concurrency", "8"]).expect(3);
+    let workspace = Workspace::new(rows(8));
+    let ran = workspace.run(Some(&api), &["--timeout", "2", "--concurrency", "8"]).expect(3);
     assert!(ran.out.starts_with("Done. completed=3, failed=5"), "{}{}", ran.out, ran.err);
-    let codes: Vec<_> = place
+    let codes: Vec<_> = workspace
         .manifest()
         .into_iter()
         .map(|line| match line {
@@ -382,38 +384,38 @@ fn an_api_that_misbehaves_loses_nothing() {
 }
 
 #[test]
-fn an_empty_balance_stops_the_run_and_the_next_one_goes_on() {
+fn an_empty_balance_stops_the_run_and_the_next_one_continues() {
     let api = Stub::scripted(&serde_json::json!({ "account": "empty" }));
-    let place = Place::new(rows(30));
-    let ran = place.run(Some(&api), &["--n", "1"]).expect(4);
+    let workspace = Workspace::new(rows(30));
+    let ran = workspace.run(Some(&api), &["--n", "1"]).expect(4);
     assert!(ran.err.contains("Top up") && ran.err.contains("of 30 valid rows"), "{}", ran.err);
     assert!(api.calls() < 10, "{} calls on an empty balance", api.calls());
     let api = Stub::start(None);
-    place.run(Some(&api), &["--n", "1"]).expect(0);
+    workspace.run(Some(&api), &["--n", "1"]).expect(0);
     assert_eq!(api.calls(), 30);
 }
 
 #[test]
-fn a_killed_run_goes_on_and_a_second_run_waits_its_turn() {
+fn a_killed_run_can_be_continued_and_a_second_run_at_once_is_refused() {
     let script = serde_json::json!({ "all": [{ "delay_ms": 400 }] });
     let api = Stub::scripted(&script);
-    let place = Place::new(rows(24));
+    let workspace = Workspace::new(rows(24));
     let mut first =
-        place.command(Some(&api)).args(["--n", "1"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        workspace.command(Some(&api)).args(["--n", "1"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while api.calls() < 8 {
         std::thread::yield_now();
     }
-    let second = place.run(Some(&api), &["--n", "1"]).expect(1);
+    let second = workspace.run(Some(&api), &["--n", "1"]).expect(1);
     assert!(second.err.contains(&format!("process {}", first.id())), "{}", second.err);
     first.kill().unwrap();
     first.wait().unwrap();
-    let half = place.path("out/.packshot/incomplete/half");
+    let half = workspace.path("out/.packshot/incomplete/half");
     std::fs::create_dir_all(half.parent().unwrap()).unwrap();
     std::fs::write(&half, "half a result").unwrap();
-    let ran = place.run(Some(&api), &["--n", "1"]).expect(0);
+    let ran = workspace.run(Some(&api), &["--n", "1"]).expect(0);
     assert!(ran.out.starts_with("Done. completed=24, failed=0"), "{}", ran.out);
-    assert!(!half.exists(), "what the killed run had half written is gone");
-    let summary: Value = serde_json::from_str(&place.manifest_file("summary.json")).unwrap();
+    assert!(!half.exists(), "the half-written file of the killed run is still there");
+    let summary: Value = serde_json::from_str(&workspace.manifest_file("summary.json")).unwrap();
     let unknown = summary["unknown_outcomes"].as_u64().unwrap();
     assert!((1..=6).contains(&unknown), "the calls that the kill cut are unknown outcomes: {unknown}");
     assert!(api.calls() <= 24 + unknown, "{} calls, {unknown} unknown", api.calls());
@@ -423,19 +425,19 @@ fn a_killed_run_goes_on_and_a_second_run_waits_its_turn() {
 #[test]
 fn ctrl_c_waits_for_the_calls_in_flight() {
     let api = Stub::scripted(&serde_json::json!({ "all": [{ "delay_ms": 600 }] }));
-    let place = Place::new(rows(24));
+    let workspace = Workspace::new(rows(24));
     let run =
-        place.command(Some(&api)).args(["--n", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        workspace.command(Some(&api)).args(["--n", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while api.calls() < 6 {
         std::thread::yield_now();
     }
     let interrupted = Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
     assert!(interrupted.success());
     let ran = Ran::of(run.wait_with_output().unwrap()).expect(130);
-    assert!(ran.err.contains("the same command goes on"), "{}", ran.err);
+    assert!(ran.err.contains("the same command continues"), "{}", ran.err);
     let done = api.calls();
     assert!(done < 24);
-    place.run(Some(&api), &["--n", "1"]).expect(0);
+    workspace.run(Some(&api), &["--n", "1"]).expect(0);
     assert_eq!(api.calls(), 24, "a call in flight was thrown away");
 }
 
@@ -445,9 +447,9 @@ fn the_key_is_nowhere() {
         { "match": "/1.png", "answers": [{ "status": 400, "body": "bad key sk-test-0123456789" }] },
     ]});
     let api = Stub::scripted(&script);
-    let place = Place::new(rows(3));
-    let ran = Ran::of(place.command(Some(&api)).arg("--verbose").output().unwrap()).expect(3);
+    let workspace = Workspace::new(rows(3));
+    let ran = Ran::of(workspace.command(Some(&api)).arg("--verbose").output().unwrap()).expect(3);
     assert!(!format!("{}{}", ran.out, ran.err).contains("0123456789"));
-    let grep = Command::new("grep").args(["-r", "0123456789"]).arg(place.dir.path()).output().unwrap();
+    let grep = Command::new("grep").args(["-r", "0123456789"]).arg(workspace.dir.path()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&grep.stdout), "");
 }

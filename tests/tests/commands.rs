@@ -1,4 +1,4 @@
-//! `check`, `submit`, `status` and `export` as a user types them, and the JSON Schemas of what they and a run write.
+//! `check`, `submit`, `status` and `export` as a user types them, and the JSON Schemas of the files that they and a run write.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
 use std::{
@@ -27,7 +27,7 @@ F,Bag,https://x.test/f.png,North,1,red
 G,Shoe,https://x.test/g.png,North,,red
 ";
 
-struct Place {
+struct Workspace {
     dir: TempDir,
 }
 
@@ -37,15 +37,15 @@ struct Ran {
     err: String,
 }
 
-impl Place {
+impl Workspace {
     fn new() -> Self {
         Self { dir: TempDir::new().unwrap() }
     }
 
     fn with(name: &str, text: &str) -> Self {
-        let place = Self::new();
-        place.write(name, text);
-        place
+        let workspace = Self::new();
+        workspace.write(name, text);
+        workspace
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -65,11 +65,14 @@ impl Place {
     }
 
     fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+        Ran::of(self.command(arguments, environment).output().unwrap())
+    }
+
+    fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
         let mut command = Command::new(packshot_tests::packshot());
         command.env_remove("CREATIVEAI_API_KEY").env_remove("PACKSHOT_API_URL").stdin(Stdio::null());
-        let output =
-            command.current_dir(self.dir.path()).args(arguments).envs(environment.iter().copied()).output().unwrap();
-        Ran::of(output)
+        command.current_dir(self.dir.path()).args(arguments).envs(environment.iter().copied());
+        command
     }
 
     /// The only file of this name under a directory that has one directory per job.
@@ -164,16 +167,18 @@ fn the_schemas_refuse_what_is_not_ours() {
 
 #[test]
 fn check_of_a_clean_file() {
-    let place = Place::new();
-    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../events/catalog.csv"), place.path("c.csv")).unwrap();
-    place.run(&["check", "c.csv"]).expect(0).says(&[
+    let workspace = Workspace::new();
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../events/catalog.csv"), workspace.path("c.csv"))
+        .unwrap();
+    workspace.run(&["check", "c.csv"]).expect(0).says(&[
         "3: 3 fine, 0 rejected",
         "12 to make, with 3 calls",
         "about 2.52 USD",
         "about 20 seconds",
         "A guess",
     ]);
-    let ran = place.run(&["check", "c.csv", "--json", "--n", "1", "--price-per-image", "0.5", "--concurrency", "2"]);
+    let ran =
+        workspace.run(&["check", "c.csv", "--json", "--n", "1", "--price-per-image", "0.5", "--concurrency", "2"]);
     let ran = ran.expect(0);
     Schema::Check.assert(&ran.out);
     let check = ran.json();
@@ -182,40 +187,40 @@ fn check_of_a_clean_file() {
     assert_eq!((&check["estimate"]["cost_usd"], &check["estimate"]["seconds"]), (&json!(1.5), &json!(40)));
     assert_eq!(check["mapping"]["image_url"], "image_url");
     assert_eq!(check.get("known"), None, "no ledger was looked at");
-    assert_eq!(std::fs::read_dir(place.dir.path()).unwrap().count(), 1, "check wrote something");
+    assert_eq!(std::fs::read_dir(workspace.dir.path()).unwrap().count(), 1, "check wrote something");
 }
 
 #[test]
 fn check_of_a_file_that_cannot_be_a_catalog() {
-    let place = Place::with("c.csv", "sku,name\nA,B\n");
-    place.run(&["check", "c.csv"]).expect(1).says(&["cannot be a catalog", "line 1", "sku, name"]);
-    let ran = place.run(&["check", "c.csv", "--json"]).expect(1);
+    let workspace = Workspace::with("c.csv", "sku,name\nA,B\n");
+    workspace.run(&["check", "c.csv"]).expect(1).says(&["cannot be a catalog", "line 1", "sku, name"]);
+    let ran = workspace.run(&["check", "c.csv", "--json"]).expect(1);
     Schema::Check.assert(&ran.out);
     assert_eq!((&ran.json()["verdict"], &ran.json()["problem"]["line"]), (&json!("not_a_catalog"), &json!(1)));
-    place.run(&["check", "none.csv"]).expect(1).warns(&["none.csv: No such file"]);
-    place.write("c.pdf", "sku,title,image_url\n");
-    place.run(&["check", "c.pdf"]).expect(1).says(&["rename the file"]);
+    workspace.run(&["check", "none.csv"]).expect(1).warns(&["none.csv: No such file"]);
+    workspace.write("c.pdf", "sku,title,image_url\n");
+    workspace.run(&["check", "c.pdf"]).expect(1).says(&["rename the file"]);
 }
 
-/// What `check` says before is what the run says after, row for row and word for word.
+/// `check` says before the run what the run says afterwards, row by row and word by word.
 #[test]
 fn check_and_the_splitter_say_the_same() {
-    let place = Place::with("mixed.csv", MIXED);
-    let check = place.run(&["check", "mixed.csv", "--json", "--n", "3"]).expect(3);
+    let workspace = Workspace::with("mixed.csv", MIXED);
+    let check = workspace.run(&["check", "mixed.csv", "--json", "--n", "3"]).expect(3);
     Schema::Check.assert(&check.out);
     let check = check.json();
     assert_eq!((&check["verdict"], &check["repeated"], &check["images"]), (&json!("rejects"), &json!(1), &json!(8)));
     assert_eq!(check["to_make"], json!({ "calls": 3, "images": 6 }));
 
-    place.run(&["run", "mixed.csv", "--n", "3"]).expect(3);
-    let job = place.of_the_job("out/results", "job.json");
+    workspace.run(&["run", "mixed.csv", "--n", "3"]).expect(3);
+    let job = workspace.of_the_job("out/results", "job.json");
     Schema::Job.assert(&job);
     let job: Value = serde_json::from_str(&job).unwrap();
     for field in ["rows", "valid", "rejected", "images", "columns", "mapping", "format", "export", "continuation_rows"]
     {
         assert_eq!(check[field], job[field], "{field}");
     }
-    let manifest = place.of_the_job("out/manifests/mixed", "manifest.jsonl");
+    let manifest = workspace.of_the_job("out/manifests/mixed", "manifest.jsonl");
     assert_manifest(&manifest);
     let mut failed: Vec<_> = manifest
         .lines()
@@ -233,17 +238,17 @@ fn check_and_the_splitter_say_the_same() {
     failed.sort_by_key(|line| line["row"].as_u64());
     foretold.sort_by_key(|line| line["row"].as_u64());
     assert_eq!((foretold.len(), foretold), (4, failed));
-    Schema::Summary.assert(&place.of_the_job("out/manifests/mixed", "summary.json"));
+    Schema::Summary.assert(&workspace.of_the_job("out/manifests/mixed", "summary.json"));
 
-    // The ledger knows now, but only what was asked for with the same options.
-    let again = place.run(&["check", "mixed.csv", "--json", "--n", "3"]).expect(3).json();
+    // The ledger has outcomes now, but only for requests with the same options.
+    let again = workspace.run(&["check", "mixed.csv", "--json", "--n", "3"]).expect(3).json();
     assert_eq!(again["known"], json!({ "calls": 3, "images": 6 }));
     assert_eq!((&again["to_make"], &again["estimate"]["cost_usd"]), (&json!({ "calls": 0, "images": 0 }), &json!(0.0)));
-    let other = place.run(&["check", "mixed.csv", "--json", "--n", "4"]).expect(3).json();
+    let other = workspace.run(&["check", "mixed.csv", "--json", "--n", "4"]).expect(3).json();
     assert_eq!((&other["known"]["calls"], &other["to_make"]["calls"]), (&json!(2), &json!(1)));
-    // With a key it is not the demo API that is asked, and its pictures count for nothing.
-    let paid =
-        place.run_with(&["check", "mixed.csv", "--json", "--n", "3"], &[("CREATIVEAI_API_KEY", "sk-test-0123456789")]);
+    // With a key, the demo API's images are not reused.
+    let paid = workspace
+        .run_with(&["check", "mixed.csv", "--json", "--n", "3"], &[("CREATIVEAI_API_KEY", "sk-test-0123456789")]);
     let paid = paid.expect(3);
     assert_eq!(paid.json()["known"]["calls"], 0);
     assert!(!paid.out.contains("sk-test"));
@@ -252,12 +257,12 @@ fn check_and_the_splitter_say_the_same() {
 #[test]
 fn of_many_rejected_rows_twenty_are_shown_and_of_each_reason_one() {
     let bad = "A,,https://x.test/a.png\n".repeat(30);
-    let place = Place::with("c.csv", &format!("sku,title,image_url\n{bad}B,Bag,ftp://x.test\n"));
-    let check = place.run(&["check", "c.csv", "--json"]).expect(3).json();
+    let workspace = Workspace::with("c.csv", &format!("sku,title,image_url\n{bad}B,Bag,ftp://x.test\n"));
+    let check = workspace.run(&["check", "c.csv", "--json"]).expect(3).json();
     let shown = |group: usize| check["rejects"][group]["first"].as_array().unwrap().len();
     assert_eq!((&check["rejects"][0]["count"], shown(0)), (&json!(30), 20));
     assert_eq!((&check["rejects"][1]["code"], shown(1)), (&json!("invalid_image_url"), 1));
-    place.run(&["check", "c.csv"]).expect(3).says(&[
+    workspace.run(&["check", "c.csv"]).expect(3).says(&[
         "30 × empty_field",
         "line 2, column title",
         "… and 10 more",
@@ -267,16 +272,16 @@ fn of_many_rejected_rows_twenty_are_shown_and_of_each_reason_one() {
 
 #[test]
 fn status_of_a_directory() {
-    let place = Place::with("mixed.csv", MIXED);
-    place.run(&["status"]).expect(0).says(&["No job yet in out."]);
-    place.run(&["run", "mixed.csv"]).expect(3);
-    // PaidOutcome for already.
-    place.write("fine.csv", "sku,title,image_url,brand,n\nF,Bag,https://x.test/f.png,North,1\n");
-    place.run(&["run", "fine.csv"]).expect(0);
-    place.write("broken.csv", "sku\n");
-    place.run(&["run", "broken.csv"]).expect(1);
+    let workspace = Workspace::with("mixed.csv", MIXED);
+    workspace.run(&["status"]).expect(0).says(&["No job yet in out."]);
+    workspace.run(&["run", "mixed.csv"]).expect(3);
+    // Paid for already.
+    workspace.write("fine.csv", "sku,title,image_url,brand,n\nF,Bag,https://x.test/f.png,North,1\n");
+    workspace.run(&["run", "fine.csv"]).expect(0);
+    workspace.write("broken.csv", "sku\n");
+    workspace.run(&["run", "broken.csv"]).expect(1);
 
-    let listed = place.run(&["status", "--json"]).expect(0).json();
+    let listed = workspace.run(&["status", "--json"]).expect(0).json();
     let jobs = listed["jobs"].as_array().unwrap();
     for job in jobs {
         Schema::Summary.assert(&job.to_string());
@@ -291,28 +296,28 @@ fn status_of_a_directory() {
     let (began, ended) = (jobs[1]["created_at"].as_str().unwrap(), jobs[1]["finished_at"].as_str().unwrap());
     assert_eq!(jobs[1]["reused"], 1);
     assert!(ended >= began, "ended at {ended}, before it began at {began}");
-    let table = place.run(&["status"]).expect(0);
+    let table = workspace.run(&["status"]).expect(0);
     assert_eq!(table.out.lines().count(), 4);
     let cells: Vec<_> = table.out.lines().nth(3).unwrap().split_whitespace().skip(2).collect();
     let mixed = jobs[2]["job"].as_str().unwrap();
     assert_eq!(cells, ["mixed", mixed, "complete_with_failures", "8", "4", "4"]);
 
-    place.run(&["status", &mixed[..6]]).expect(0).says(&[
+    workspace.run(&["status", &mixed[..6]]).expect(0).says(&[
         mixed,
         "8: 4 completed, 4 failed, 4 of these without a call",
         "1 × duplicate_sku, for example line 4",
         "manifest.jsonl",
     ]);
-    place.run(&["status", jobs[0]["job"].as_str().unwrap()]).expect(0).says(&[
+    workspace.run(&["status", jobs[0]["job"].as_str().unwrap()]).expect(0).says(&[
         "rejected",
         "line 1",
         "No call was made",
     ]);
     // Read by the splitter, and nothing merged yet.
-    std::fs::remove_dir_all(place.path(&format!("out/manifests/mixed/{mixed}"))).unwrap();
-    place.run(&["status", mixed]).expect(0).says(&["mixed", "running", "8 of 8 rows, 4 failed"]);
-    place.run(&["status", "zz"]).expect(1).warns(&["`zz`", "no job in out"]);
-    place.run(&["status", ""]).expect(1).warns(&["more than one job"]);
+    std::fs::remove_dir_all(workspace.path(&format!("out/manifests/mixed/{mixed}"))).unwrap();
+    workspace.run(&["status", mixed]).expect(0).says(&["mixed", "running", "8 of 8 rows, 4 failed"]);
+    workspace.run(&["status", "zz"]).expect(1).warns(&["`zz`", "no job in out"]);
+    workspace.run(&["status", ""]).expect(1).warns(&["more than one job"]);
 }
 
 /// Two completed rows of which one looks like a formula, one failed, one that repeats a SKU, and one without addresses.
@@ -355,19 +360,19 @@ fn records(text: &str, delimiter: u8) -> Vec<Vec<String>> {
 
 #[test]
 fn exports_for_each_system() {
-    let place = Place::with("m.jsonl", &manifest());
+    let workspace = Workspace::with("m.jsonl", &manifest());
     assert_manifest(&manifest());
     let (one, two, three) = ("https://i.test/1.png?a=1,2", "https://i.test/2.png?a=1,2", "https://i.test/3.png");
     let formula = "'=HYPERLINK(\"x\")";
     let said = [
-        "2 products with 3 pictures",
+        "2 products with 3 images",
         "1 failed rows are left out",
         "1 rows are left out: their SKU",
         "--base-url",
-        "1 SKUs begin like a spreadsheet formula",
+        "1 SKUs start like a spreadsheet formula",
     ];
 
-    let shopify = place.run(&["export", "m.jsonl", "--to", "shopify"]).expect(0).warns(&said);
+    let shopify = workspace.run(&["export", "m.jsonl", "--to", "shopify"]).expect(0).warns(&said);
     assert_eq!(
         records(&shopify.out, b','),
         [
@@ -377,7 +382,7 @@ fn exports_for_each_system() {
             ["hyperlink-x", three, "1", formula],
         ]
     );
-    let akeneo = place.run(&["export", "m.jsonl", "--to", "akeneo"]).expect(0);
+    let akeneo = workspace.run(&["export", "m.jsonl", "--to", "akeneo"]).expect(0);
     assert_eq!(
         records(&akeneo.out, b';'),
         [
@@ -386,7 +391,7 @@ fn exports_for_each_system() {
             [formula, three, "", "", ""]
         ]
     );
-    let google = place.run(&["export", "m.jsonl", "--to", "google"]).expect(0);
+    let google = workspace.run(&["export", "m.jsonl", "--to", "google"]).expect(0);
     assert_eq!(
         records(&google.out, b'\t'),
         [
@@ -395,18 +400,18 @@ fn exports_for_each_system() {
             [formula, three, ""]
         ]
     );
-    place.run(&["export", "m.jsonl", "--to", "csv", "--output", "flat.csv"]).expect(0);
-    let flat = records(&place.read("flat.csv"), b',');
+    workspace.run(&["export", "m.jsonl", "--to", "csv", "--output", "flat.csv"]).expect(0);
+    let flat = records(&workspace.read("flat.csv"), b',');
     assert_eq!(flat[0][..3], ["sku", "image_count", "image_1"]);
     assert_eq!(flat[1], ["Mug 1", "2", one, two, "", "", "gen_1", "openai/gpt-image-1", "2026-01-02T03:04:05Z"]);
     assert_eq!(flat.len(), 3);
 }
 
 #[test]
-fn an_export_links_to_the_pictures_that_were_kept() {
-    let place = Place::with("m.jsonl", &manifest());
+fn an_export_links_to_the_stored_images() {
+    let workspace = Workspace::with("m.jsonl", &manifest());
     let arguments = ["export", "m.jsonl", "--to", "shopify", "--base-url", "https://cdn.test/"];
-    let ran = place.run(&arguments).expect(0).warns(&["3 products with 3 pictures", "1 SKUs make the same handle"]);
+    let ran = workspace.run(&arguments).expect(0).warns(&["3 products with 3 images", "1 SKUs make the same handle"]);
     let lines = records(&ran.out, b',');
     assert_eq!(lines[1][1], "https://cdn.test/images/c/Mug%25201/Mug%25201_1.png");
     assert_eq!(lines[3], ["mug-1", "https://cdn.test/images/c/mug-1/mug-1_1.png", "1", "mug-1"]);
@@ -414,19 +419,46 @@ fn an_export_links_to_the_pictures_that_were_kept() {
 
 #[test]
 fn an_export_of_something_else_names_the_line_and_leaves_nothing_behind() {
-    let place = Place::with("m.jsonl", &format!("{}{{\"half\":\n", manifest()));
-    place.run(&["export", "m.jsonl", "--to", "csv", "--output", "x.csv"]).expect(1).warns(&["m.jsonl, line 6"]);
-    assert_eq!(std::fs::read_dir(place.dir.path()).unwrap().count(), 1);
-    place.run(&["export", "none.jsonl", "--to", "csv"]).expect(1).warns(&["none.jsonl: No such file"]);
-    place.run(&["export", "m.jsonl", "--to", "magento"]).expect(2);
+    let workspace = Workspace::with("m.jsonl", &format!("{}{{\"half\":\n", manifest()));
+    workspace.run(&["export", "m.jsonl", "--to", "csv", "--output", "x.csv"]).expect(1).warns(&["m.jsonl, line 6"]);
+    assert_eq!(std::fs::read_dir(workspace.dir.path()).unwrap().count(), 1);
+    workspace.run(&["export", "none.jsonl", "--to", "csv"]).expect(1).warns(&["none.jsonl: No such file"]);
+    workspace.run(&["export", "m.jsonl", "--to", "magento"]).expect(2);
+}
+
+/// `packshot check shoes.csv | head -1`: a pipe whose reader is gone ends the output and changes no exit status.
+#[test]
+fn a_closed_pipe_ends_the_output_and_not_the_command() {
+    let workspace = Workspace::with("mixed.csv", MIXED);
+    workspace.write("m.jsonl", &manifest());
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let commands: [(&[&str], i32); 5] = [
+        (&["run", "mixed.csv"], 3),
+        (&["check", "mixed.csv"], 3),
+        (&["status", "--json"], 0),
+        (&["export", "m.jsonl", "--to", "csv"], 0),
+        (&["check", "--help"], 0),
+    ];
+    for (arguments, status) in commands {
+        let output = workspace.command(arguments, &[]).stdout(closed()).stderr(Stdio::piped()).output().unwrap();
+        let ran = Ran::of(output).expect(status);
+        assert!(!ran.err.contains("error:"), "{arguments:?}: {}", ran.err);
+        let output = workspace.command(arguments, &[]).stdout(Stdio::piped()).stderr(closed()).output().unwrap();
+        Ran::of(output).expect(status);
+    }
+    workspace.of_the_job("out/manifests/mixed", "manifest.jsonl");
 }
 
 #[test]
 fn every_help_has_an_example() {
-    let place = Place::new();
+    let workspace = Workspace::new();
     for command in ["run", "check", "submit", "status", "redrive", "review", "export", "stub-api"] {
         let example = format!("\n  packshot {command} ");
-        place.run(&[command, "--help"]).expect(0).says(&["Example", &example]);
+        workspace.run(&[command, "--help"]).expect(0).says(&["Examples:", &example]);
     }
 }
 
@@ -441,23 +473,23 @@ fn a_catalog_goes_to_the_stack_and_comes_back() {
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
     ];
-    let place = Place::new();
-    // So that a stack may be used for more than one run: what another run paid for is not reused.
+    let workspace = Workspace::new();
+    // Makes the requests different from those of earlier runs on the same stack, whose outcomes would be reused.
     let run = std::process::id();
     let rows: String =
         (1..=40).map(|n| format!("S-{n},Bag {n},https://x.test/{n}.png?run={run},North,1,red\n")).collect();
     let mixed = MIXED.replace(".png", &format!(".png?run={run}"));
-    place.write("laptop.csv", &format!("{mixed}{rows}"));
+    workspace.write("laptop.csv", &format!("{mixed}{rows}"));
     let bucket = ["--bucket", stack.bucket.as_str()];
-    let packshot = |arguments: &[&str]| place.run_with(&[arguments, &bucket].concat(), &aws);
+    let packshot = |arguments: &[&str]| workspace.run_with(&[arguments, &bucket].concat(), &aws);
 
     let before = packshot(&["check", "laptop.csv", "--json"]).expect(3).json();
     assert_eq!((&before["known"]["calls"], &before["to_make"]["calls"]), (&json!(0), &json!(43)));
 
     let ran = packshot(&["submit", "laptop.csv", "--wait"]).expect(3);
-    let ran = ran.warns(&["48 rows", "empty_field", "Dropped as s3://", "failed.csv"]);
+    let ran = ran.warns(&["48 rows", "empty_field", "Uploaded as s3://", "failed.csv"]);
     assert_eq!(ran.out, "Done. completed=44, failed=4, output=laptop-manifest.jsonl\n");
-    let manifest = place.read("laptop-manifest.jsonl");
+    let manifest = workspace.read("laptop-manifest.jsonl");
     assert_manifest(&manifest);
     let in_order = manifest.lines().zip(1..).all(|(line, row)| {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -468,7 +500,7 @@ fn a_catalog_goes_to_the_stack_and_comes_back() {
     let after = packshot(&["check", "laptop.csv", "--json"]).expect(3).json();
     assert_eq!((&after["known"]["calls"], &after["to_make"]["calls"]), (&json!(43), &json!(0)));
 
-    // The same again costs nothing, is another job, and says so without waiting.
+    // The same file again costs nothing and is another job.
     let job = packshot(&["submit", "laptop.csv"]).expect(0).out.trim().to_owned();
     let status = loop {
         let status = packshot(&["status", "--json"]).expect(0).json();
@@ -482,12 +514,12 @@ fn a_catalog_goes_to_the_stack_and_comes_back() {
     assert_eq!((&status["completed"], &status["calls"], &status["reused"]), (&json!(44), &json!(0), &json!(44)));
     packshot(&["status", &job]).expect(0).says(&["laptop", "48: 44 completed, 4 failed"]);
 
-    place.write("broken.csv", "sku,name\n");
+    workspace.write("broken.csv", "sku,name\n");
     packshot(&["submit", "broken.csv", "--wait"]).expect(1).warns(&["was not uploaded", "line 1"]);
     packshot(&["submit", "laptop.csv", "--wait", "--output", "no/such/m.jsonl"])
         .expect(1)
         .warns(&["nothing was uploaded"]);
     let jobs = packshot(&["status", "--json"]).expect(0).json();
     assert!(jobs["jobs"].as_array().unwrap().iter().all(|job| job["catalog"] != "broken"));
-    place.run_with(&["status", "--bucket", "no-such-bucket"], &aws).expect(1).warns(&["NoSuchBucket"]);
+    workspace.run_with(&["status", "--bucket", "no-such-bucket"], &aws).expect(1).warns(&["NoSuchBucket"]);
 }

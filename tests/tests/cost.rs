@@ -1,16 +1,16 @@
-//! docs/cost.md: its tables are what `cost` computes, and what `cost` counts is what the simulation sees.
+//! docs/cost.md: its tables are what `estimate::aws_cost` computes, and the request counts are those of the simulation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
 use std::{fmt::Write as _, path::Path};
 
-use packshot_pipeline::cost::{
+use packshot::estimate::aws_cost::{
     Deployment, Requests, Work, elsewhere, generator_requests, merger_requests, splitter_requests,
 };
 use packshot_simulation::{Plan, Stats, run_plan};
 
 const SECONDS: f64 = 20.0;
 
-/// What S3 would have charged for.
+/// The requests that S3 would have charged for.
 fn requests(stats: &Stats, of: &str) -> Requests {
     let sum = |kinds: &[&str]| {
         let counted = stats.calls.iter().filter(|((who, what, _), _)| *who == of && kinds.contains(what));
@@ -32,18 +32,18 @@ fn the_requests_are_those_that_the_code_makes() {
         let work = Work::of(rows, SECONDS);
         assert_eq!(requests(&stats, "splitter"), splitter_requests(&work));
         assert_eq!(requests(&stats, "generator"), generator_requests(&work, archive, 50));
-        // Each invocation of the merger lists the part that changed, rarely two. What it does beyond depends on who is first.
+        // Each invocation of the merger lists the part that changed, rarely two. Its other requests depend on which merger is first.
         let merges = stats.calls[&("merger", "list", "results/")];
-        let (seen, reckoned) = (requests(&stats, "merger"), merger_requests(&work, merges as f64));
-        println!("{rows} rows, {merges} merges: {seen:?}, reckoned {reckoned:?}");
-        for (seen, reckoned) in [(seen.reads, reckoned.reads), (seen.writes, reckoned.writes)] {
-            assert!((0.8..=1.2).contains(&(reckoned / seen)), "{seen} requests of the merger, {reckoned} reckoned");
+        let (seen, computed) = (requests(&stats, "merger"), merger_requests(&work, merges as f64));
+        println!("{rows} rows, {merges} merges: {seen:?}, computed {computed:?}");
+        for (seen, computed) in [(seen.reads, computed.reads), (seen.writes, computed.writes)] {
+            assert!((0.8..=1.2).contains(&(computed / seen)), "{seen} requests of the merger, {computed} computed");
         }
     }
 }
 
-/// Whoever compares batches with one message per invocation and with a distributed map finds these: one million rows of 20 s on
-/// arm64 with 128 MB, the waiting alone.
+/// Published comparisons of batches, one message per invocation and a distributed map: one million rows of 20 s on arm64 with
+/// 128 MB, the waiting alone.
 #[test]
 fn the_prices_give_what_is_known_elsewhere() {
     let work = Work::of(1_000_000, SECONDS);
@@ -209,7 +209,7 @@ fn others() -> String {
     table(&["1M rows", "USD"], ways.map(|(name, amount)| vec![name.to_owned(), format!("{amount:.2}")]))
 }
 
-/// Between its two marks stands each table as the code computes it now.
+/// Each table between its two marks is what the code computes now.
 #[test]
 fn the_page_says_what_the_code_computes() {
     let path = root().join("docs/cost.md");

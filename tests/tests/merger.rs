@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use packshot::status::Follower;
+use packshot::job_progress::{JobFollower, JobProgress};
 use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
     merge::{Changed, merge},
@@ -219,7 +219,7 @@ impl Split {
 
     /// The summary, and what follows a job, say exactly what stands in the parts that are full.
     #[track_caller]
-    fn assert_running(&self, summary: &Summary, progress: packshot::status::Progress) {
+    fn assert_running(&self, summary: &Summary, progress: JobProgress) {
         let sum = |of: fn(&(u64, u64, u64)) -> u64| self.full.values().map(of).sum::<u64>();
         let (completed, failed, images) = (sum(|part| part.0), sum(|part| part.1), sum(|part| part.2));
         let counts = &summary.counts;
@@ -235,7 +235,7 @@ impl Split {
 
     async fn assert_honest(&self) -> Etag {
         let (summary, etag) = self.summary().await;
-        let progress = Follower::default().look(&self.ports, &self.job.job, ROWS, Some(&summary)).await.unwrap();
+        let progress = JobFollower::default().look(&self.ports, &self.job.job, ROWS, Some(&summary)).await.unwrap();
         self.assert_running(&summary, progress);
         etag
     }

@@ -333,7 +333,7 @@ impl Entry {
 }
 
 /// Reads an entry, or says why it is not one that this version understands.
-pub(crate) fn read(bytes: &[u8]) -> Result<Entry, String> {
+pub fn read(bytes: &[u8]) -> Result<Entry, String> {
     #[derive(Deserialize)]
     struct Versioned {
         v: u32,

@@ -10,8 +10,6 @@
 #[cfg(test)]
 mod borders;
 pub mod catalog;
-pub mod check;
-pub mod cost;
 pub mod generate;
 #[cfg(test)]
 mod golden;

@@ -36,7 +36,9 @@ impl<S: AsRef<str>> Request<S> {
         Fingerprint::of(&self.digest())
     }
 
-    pub(crate) fn digest(&self) -> Digest256 {
+    /// The fingerprint as bytes.
+    #[must_use]
+    pub fn digest(&self) -> Digest256 {
         /// The fields in sorted order; serde writes them in the order of declaration.
         #[derive(Serialize)]
         struct Canonical<'a> {
@@ -66,8 +68,8 @@ impl<S: AsRef<str>> Request<S> {
     }
 }
 
-/// A fingerprint in a third of the memory, for whoever holds millions.
-pub(crate) type Digest256 = [u8; 32];
+/// A fingerprint as bytes: a third of the memory, for code that holds millions.
+pub type Digest256 = [u8; 32];
 
 /// SHA-256 of a request in lower-case hex.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -77,7 +79,9 @@ pub(crate) type Digest256 = [u8; 32];
 pub struct Fingerprint(String);
 
 impl Fingerprint {
-    pub(crate) fn of(digest: &Digest256) -> Self {
+    /// The fingerprint in hex.
+    #[must_use]
+    pub fn of(digest: &Digest256) -> Self {
         Self(hex(digest))
     }
 

@@ -1,4 +1,4 @@
-//! Which bucket a command looks at: one on AWS, or a directory.
+//! The bucket that a command reads: one on AWS, or the directory of a local run.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -7,44 +7,43 @@ use packshot_aws::{clients::Aws, clock::SystemClock, unused::Unused};
 use packshot_local::DirectoryStore;
 use packshot_pipeline::ports::{NoopNotifier, NoopRecorder, Ports, Store};
 
-/// Where to look.
+/// Options that name the bucket.
 #[derive(Debug, Clone, Args)]
-pub struct PlaceArgs {
-    /// The bucket of a deployment; region and account are those of the AWS configuration.
+pub(crate) struct TargetArgs {
+    /// Bucket of a deployment. Region and account come from the AWS configuration (AWS_PROFILE, AWS_REGION).
     #[arg(long, conflicts_with = "out")]
-    pub bucket: Option<String>,
-    /// The directory that is the bucket of a local run.
+    pub(crate) bucket: Option<String>,
+    /// Directory that `packshot run --out` has written.
     #[arg(long, value_name = "DIR", default_value = "out")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
-/// A bucket, opened.
-pub struct Place {
-    /// The bucket's or directory's name.
-    pub name: String,
-    /// The store, and nothing that could call or send.
-    pub ports: Ports,
-    /// Where the bucket is on AWS.
-    pub aws: Option<Aws>,
+/// A bucket to read.
+pub(crate) struct Target {
+    /// The name of the bucket or directory.
+    pub(crate) name: String,
+    /// The store. The other ports cannot call or send.
+    pub(crate) ports: Ports,
+    /// The clients for the bucket's account; absent for a directory.
+    pub(crate) aws: Option<Aws>,
 }
 
-impl PlaceArgs {
+impl TargetArgs {
     /// Prepares the store; connects to nothing.
-    pub async fn open(&self) -> Place {
+    pub(crate) async fn open(&self) -> Target {
         match &self.bucket {
-            Some(bucket) => Place::on_aws(Aws::load().await, bucket),
+            Some(bucket) => Target::on_aws(Aws::load().await, bucket),
             None => {
                 let store = Arc::new(DirectoryStore::new(self.out.clone()));
-                Place { name: self.out.display().to_string(), ports: ports(store), aws: None }
+                Target { name: self.out.display().to_string(), ports: ports(store), aws: None }
             }
         }
     }
 }
 
-impl Place {
+impl Target {
     /// A bucket on AWS.
-    #[must_use]
-    pub fn on_aws(aws: Aws, bucket: &str) -> Self {
+    pub(crate) fn on_aws(aws: Aws, bucket: &str) -> Self {
         let store = Arc::new(aws.store(bucket));
         Self { name: bucket.to_owned(), ports: ports(store), aws: Some(aws) }
     }

@@ -22,25 +22,25 @@ pub struct Script {
     pub rules: Vec<Rule>,
     /// The sequence of requests that no rule matches.
     pub all: Vec<Answer>,
-    /// This share of the keys that no rule matches gets a 500 on its first call.
+    /// Percentage of the keys that no rule matches which get a 500 on their first call.
     #[serde(deserialize_with = "percent")]
     pub fail_first_percent: u8,
-    /// Whether there is money on the account.
+    /// Whether the account can pay.
     pub account: Account,
 }
 
-/// Why there is no script.
+/// Why a script was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptError {
-    /// The file cannot be read. Stop.
+    /// The file cannot be read.
     #[error("cannot read the script {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: std::io::Error,
     },
-    /// The file is not a script. Stop.
+    /// The file is not a script.
     #[error("{} is not a script: {source}", path.display())]
     Invalid {
         /// The file.
@@ -62,7 +62,7 @@ impl Script {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Account {
-    /// Requests are paid for.
+    /// The account can pay.
     #[default]
     Ok,
     /// Every request is answered with 402 `insufficient_quota`.
@@ -78,7 +78,7 @@ pub struct Rule {
     pub text: String,
     /// One per call of a key.
     pub answers: Vec<Answer>,
-    /// What comes after the last of them.
+    /// What follows the last answer.
     #[serde(default)]
     pub then: Then,
 }
@@ -89,7 +89,7 @@ impl Rule {
     }
 }
 
-/// What comes after the last answer of a sequence.
+/// What follows the last answer of a sequence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Then {
@@ -109,23 +109,23 @@ pub struct Answer {
     pub status: StatusCode,
     /// The body as JSON.
     pub json: Option<Value>,
-    /// The body as it is; `json` goes before it.
+    /// The body as text; `json` has priority.
     pub body: Option<String>,
-    /// Further headers, or others than the usual ones.
+    /// Additional headers; they replace the default ones.
     #[serde(deserialize_with = "headers")]
     pub headers: HeaderMap,
     /// Wait this long instead of the server's latency.
     pub delay_ms: Option<u64>,
-    /// Where the connection is dropped.
+    /// Drop the connection at this point.
     pub cut: Option<Cut>,
     /// Hold the connection and never answer.
     pub no_answer: bool,
-    /// Pictures in a success, instead of as many as asked.
+    /// Images in a success, instead of the requested number.
     pub images: Option<u8>,
-    /// The form of the pictures in a success.
+    /// The form of the images in a success.
     #[serde(rename = "as")]
     pub form: Form,
-    /// Whether the call costs money, instead of what follows from the answer.
+    /// Whether the call is billed; by default the answer decides.
     pub billed: Option<bool>,
 }
 
@@ -134,7 +134,7 @@ impl Answer {
         Self { status, json: Some(error_json(code, message)), ..Self::default() }
     }
 
-    /// Work that was done costs money, whether or not its answer arrives.
+    /// Finished work is billed even if its answer does not arrive.
     pub(super) fn is_billed(&self) -> bool {
         self.billed.unwrap_or(self.no_answer || (self.status.is_success() && self.cut != Some(Cut::Before)))
     }
@@ -144,7 +144,7 @@ impl Answer {
     }
 }
 
-/// The body of an error, in the real API's form.
+/// The body of an error, in the form of the real API.
 pub(super) fn error_json(code: &str, message: &str) -> Value {
     json!({"error": {"code": code, "message": message}})
 }
@@ -161,7 +161,7 @@ pub enum Cut {
     Body,
 }
 
-/// How pictures are handed over.
+/// How images are returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
@@ -182,7 +182,7 @@ fn percent<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
 
 fn status<'de, D: Deserializer<'de>>(from: D) -> Result<StatusCode, D::Error> {
     let number = u16::deserialize(from)?;
-    // 1xx is no answer yet, and 204 and 304 have no body to speak of but are fine to send.
+    // A 1xx is not a final answer. 204 and 304 have no body, but can be sent.
     match StatusCode::from_u16(number) {
         Ok(status) if (200..600).contains(&number) => Ok(status),
         _ => Err(D::Error::custom(format!("{number} is no status of an answer: use 200 to 599"))),

@@ -1,11 +1,6 @@
 //! The demo API's HTTP side.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -22,6 +17,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -31,34 +27,27 @@ use tokio::{
 };
 
 use super::{
-    books::{Books, hash},
-    picture,
+    call_log::{CallLog, hash},
+    images,
     script::{Answer, Cut, Form, error_json},
 };
 
-/// Larger than any request the pipeline can send, and than any sensible script.
+/// More than any request of the pipeline and any sensible script.
 pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
-/// How long a shutdown waits for answers that are under way. Scripted silence never ends by itself.
+/// How long a shutdown waits for answers in progress. Scripted silence never ends by itself.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) base_url: String,
     pub(super) latency: Duration,
-    pub(super) books: Mutex<Books>,
-}
-
-impl State {
-    /// Only ever held between two awaits.
-    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    pub(super) calls: Mutex<CallLog>,
 }
 
 type Body = UnsyncBoxBody<Bytes, Broken>;
 type Answered = Result<Response<Body>, Broken>;
 
-/// The connection is to be dropped as it is: hyper closes it when a service or a body fails.
+/// Drops the connection: hyper closes it when a service or a body fails.
 #[derive(Debug, thiserror::Error)]
 #[error("connection cut")]
 struct Broken;
@@ -75,7 +64,7 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>, mut stopped:
                     connections.spawn(connection(stream, state.clone(), graceful.watcher()));
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: connections that end free some.
+                    // Probably out of file descriptors; connections that end release some.
                     tracing::warn!(%error, "the demo API cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -95,7 +84,7 @@ async fn connection(stream: TcpStream, state: Arc<State>, watcher: Watcher) {
     }
     let service = service_fn(move |request| answer(state.clone(), request));
     let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-    // Scripted cuts and clients that hang up end here, too.
+    // Scripted cuts and clients that disconnect end here, too.
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "demo API connection");
     }
@@ -109,7 +98,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answered {
         (&Method::POST, "/_script") => match read(body).await? {
             Ok(body) => Ok(match serde_json::from_slice(&body) {
                 Ok(script) => {
-                    state.books().replace(script);
+                    state.calls.lock().replace(script);
                     json_response(StatusCode::OK, &json!({"ok": true}))
                 }
                 Err(error) => error_response(StatusCode::BAD_REQUEST, "invalid_script", &error.to_string()),
@@ -117,16 +106,16 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answered {
             Err(too_large) => Ok(too_large),
         },
         (&Method::GET, "/_calls") => {
-            let calls = state.books().snapshot();
+            let calls = state.calls.lock().snapshot();
             Ok(json_response(StatusCode::OK, &json!(calls)))
         }
         (&Method::GET, "/healthz") => Ok(response(StatusCode::OK, "text/plain", "ok")),
-        (&Method::GET, path) if path.starts_with("/images/") => Ok(match picture_of(path) {
-            Some((hash, variant)) => match picture::png(hash, variant) {
+        (&Method::GET, path) if path.starts_with("/images/") => Ok(match image_of(path) {
+            Some((hash, variant)) => match images::png(hash, variant) {
                 Ok(png) => response(StatusCode::OK, "image/png", png),
                 Err(error) => broken_encoder(&error),
             },
-            None => error_response(StatusCode::NOT_FOUND, "not_found", "no such picture"),
+            None => error_response(StatusCode::NOT_FOUND, "not_found", "no such image"),
         }),
         _ => Ok(error_response(StatusCode::NOT_FOUND, "not_found", &format!("no {} {path} here", head.method))),
     }
@@ -139,14 +128,14 @@ async fn read(body: Incoming) -> Result<Result<Bytes, Response<Body>>, Broken> {
         Err(error) if error.is::<LengthLimitError>() => {
             Ok(Err(error_response(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request is too large")))
         }
-        // The client hung up while it sent.
+        // The client disconnected while it sent.
         Err(_) => Err(Broken),
     }
 }
 
 async fn generate(state: &State, headers: &HeaderMap, body: Incoming) -> Answered {
     let refuse = |refusal| {
-        state.books().refused += 1;
+        state.calls.lock().refused += 1;
         Ok(refusal)
     };
     let bearer =
@@ -165,10 +154,10 @@ async fn generate(state: &State, headers: &HeaderMap, body: Incoming) -> Answere
     };
     let key = match headers.get("idempotency-key") {
         Some(key) => String::from_utf8_lossy(key.as_bytes()).into_owned(),
-        None => Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect(),
+        None => hex::encode(Sha256::digest(&body)),
     };
 
-    let answer = state.books().enter(&key, &wanted.prompt, &wanted.image_url);
+    let answer = state.calls.lock().record(&key, &wanted.prompt, &wanted.image_url);
     tokio::time::sleep(answer.delay(state.latency)).await;
     if answer.no_answer {
         std::future::pending::<()>().await;
@@ -180,7 +169,7 @@ async fn generate(state: &State, headers: &HeaderMap, body: Incoming) -> Answere
             Ok(json) => ("application/json", json.to_string().into()),
             Err(error) => return Ok(broken_encoder(&error)),
         },
-        // No code: what follows is decided by the status alone.
+        // Without a code, so that the status alone decides what the client does.
         (None, None) => {
             let message = answer.status.canonical_reason().unwrap_or("scripted answer");
             ("application/json", json!({"error": {"message": message}}).to_string().into())
@@ -198,18 +187,18 @@ async fn generate(state: &State, headers: &HeaderMap, body: Incoming) -> Answere
     Ok(response)
 }
 
-/// What a valid request asks for.
+/// The fields of a valid request.
 struct Wanted {
     prompt: String,
     image_url: String,
     model: String,
     n: u8,
-    /// Over the fields whatever their order and spacing, so that every client gets the same pictures.
+    /// Of the fields, independent of their order and spacing, so that every client gets the same images.
     hash: u64,
 }
 
 impl Wanted {
-    /// The error is `error.code` and `error.message`.
+    /// An error consists of `error.code` and `error.message`.
     fn parse(body: &[u8]) -> Result<Self, (&'static str, String)> {
         let fields: BTreeMap<String, Value> = serde_json::from_slice(body)
             .map_err(|error| ("invalid_json", format!("the body is not a JSON object: {error}")))?;
@@ -237,7 +226,7 @@ fn success(state: &State, wanted: &Wanted, answer: &Answer) -> Result<Value, png
         .map(|variant| match answer.form {
             Form::Url => Ok(json!({"url": format!("{}/images/{:016x}_{variant}.png", state.base_url, wanted.hash)})),
             Form::B64Json => {
-                picture::png(wanted.hash, variant).map(|png| json!({"b64_json": BASE64_STANDARD.encode(png)}))
+                images::png(wanted.hash, variant).map(|png| json!({"b64_json": BASE64_STANDARD.encode(png)}))
             }
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -248,8 +237,8 @@ fn success(state: &State, wanted: &Wanted, answer: &Answer) -> Result<Value, png
     }))
 }
 
-/// Hash and variant out of `/images/<hash>_<variant>.png`.
-fn picture_of(path: &str) -> Option<(u64, u32)> {
+/// The hash and the variant in `/images/<hash>_<variant>.png`.
+fn image_of(path: &str) -> Option<(u64, u32)> {
     let (hash, variant) = path.strip_prefix("/images/")?.strip_suffix(".png")?.split_once('_')?;
     let hash = (hash.len() == 16).then(|| u64::from_str_radix(hash, 16).ok())??;
     Some((hash, u32::from(variant.parse::<u8>().ok()?)))
@@ -269,7 +258,7 @@ fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> Resp
 /// Promises `promised` bytes, sends `sent` and drops the connection.
 fn cut_response(status: StatusCode, content_type: &'static str, promised: usize, sent: Bytes) -> Response<Body> {
     let breaks = stream::once(async {
-        // hyper writes out what it has when the body has nothing ready; an error at once would take the headers along.
+        // hyper flushes when the body is not ready; an immediate error would discard the headers.
         tokio::task::yield_now().await;
         Err(Broken)
     });
@@ -288,5 +277,5 @@ fn error_response(status: StatusCode, code: &str, message: &str) -> Response<Bod
 }
 
 fn broken_encoder(error: &png::EncodingError) -> Response<Body> {
-    error_response(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", &format!("no picture: {error}"))
+    error_response(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", &format!("no image: {error}"))
 }

@@ -1,4 +1,4 @@
-//! The demo API's memory: who called how often, what it cost, and what comes next.
+//! What the demo API remembers: how often each key called, what was billed, and its position in the script.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use sha2::{Digest, Sha256};
 
 use super::script::{Account, Answer, Script, Then};
 
-/// What the demo API was asked for and what it cost.
+/// The calls that the demo API has received.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Calls {
     /// Valid generation requests.
     pub total: u64,
-    /// Those that cost money.
+    /// Valid requests that were billed.
     pub billed: u64,
-    /// Requests that are not in the other counts: no key (401) or a bad body (400, 413).
+    /// Invalid requests: no key (401) or a bad body (400, 413).
     pub refused: u64,
-    /// By key, ascending.
+    /// Valid requests by key, in ascending order.
     pub calls: Vec<Call>,
 }
 
@@ -26,26 +26,26 @@ pub struct Calls {
 pub struct Call {
     /// The `Idempotency-Key` header, or the SHA-256 of the body in lower-case hex.
     pub key: String,
-    /// How many there were.
+    /// Number of calls.
     pub count: u64,
-    /// How many of them cost money.
+    /// Calls that were billed.
     pub billed: u64,
-    /// The first one's prompt.
+    /// Prompt of the first call.
     pub prompt: String,
-    /// The first one's image URL.
+    /// Image URL of the first call.
     pub image_url: String,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Books {
+pub(super) struct CallLog {
     script: Script,
-    /// How far each key is in each sequence; `None` is the sequence of `all`.
+    /// Each key's position in each sequence; `None` is the sequence of `all`.
     steps: BTreeMap<(Option<usize>, String), usize>,
     calls: BTreeMap<String, Call>,
     pub(super) refused: u64,
 }
 
-impl Books {
+impl CallLog {
     pub(super) fn new(script: Script) -> Self {
         Self { script, ..Self::default() }
     }
@@ -64,8 +64,8 @@ impl Books {
         }
     }
 
-    /// Enters the call and says how to answer it.
-    pub(super) fn enter(&mut self, key: &str, prompt: &str, image_url: &str) -> Answer {
+    /// Counts a call and chooses its answer.
+    pub(super) fn record(&mut self, key: &str, prompt: &str, image_url: &str) -> Answer {
         let answer = self.choose(key, prompt, image_url);
         let call = self.calls.entry(key.to_owned()).or_insert_with(|| Call {
             key: key.to_owned(),

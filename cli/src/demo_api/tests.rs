@@ -10,28 +10,28 @@ use super::{server::MAX_BODY_BYTES, *};
 
 const ROW: &str = "SKU-1";
 
-/// One client per server: making one costs more than all of a test's calls.
+/// One client per server: creating one takes longer than all calls of a test.
 struct Served {
-    api: StubApi,
+    api: DemoApi,
     http: reqwest::Client,
 }
 
 impl std::ops::Deref for Served {
-    type Target = StubApi;
+    type Target = DemoApi;
 
-    fn deref(&self) -> &StubApi {
+    fn deref(&self) -> &DemoApi {
         &self.api
     }
 }
 
 async fn start(script: Value) -> Served {
-    start_with(StubOptions { script: serde_json::from_value(script).unwrap(), ..StubOptions::default() }).await
+    start_with(DemoApiOptions { script: serde_json::from_value(script).unwrap(), ..DemoApiOptions::default() }).await
 }
 
-async fn start_with(options: StubOptions) -> Served {
-    // Gives up where the server keeps silent.
+async fn start_with(options: DemoApiOptions) -> Served {
+    // Gives up where the server does not answer.
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(1_500)).build().unwrap();
-    Served { api: StubApi::start(options).await.unwrap(), http }
+    Served { api: DemoApi::start(options).await.unwrap(), http }
 }
 
 fn request(sku: &str, n: u8) -> Value {
@@ -58,7 +58,7 @@ fn decode(png: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_success_is_stable_and_its_pictures_open_and_differ() {
+async fn a_success_is_stable_and_its_images_open_and_differ() {
     let api = start(json!({})).await;
     let first: Value = post(&api, &request(ROW, 4)).await.unwrap().json().await.unwrap();
     assert_eq!(first["model_actual"], "openai/gpt-image-1");
@@ -68,15 +68,15 @@ async fn a_success_is_stable_and_its_pictures_open_and_differ() {
     let other: Value = post(&api, &request("SKU-2", 4)).await.unwrap().json().await.unwrap();
     assert_ne!(first["id"], other["id"]);
 
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for entry in first["data"].as_array().unwrap().iter().chain([&other["data"][0]]) {
         let url = entry["url"].as_str().unwrap();
         let answer = get(&api, url.strip_prefix(api.base_url()).unwrap()).await;
         assert_eq!(answer.headers()["content-type"], "image/png");
-        pictures.push(decode(&answer.bytes().await.unwrap()));
+        images.push(decode(&answer.bytes().await.unwrap()));
     }
-    assert_eq!(pictures.len(), 5);
-    let distinct: std::collections::BTreeSet<_> = pictures.iter().collect();
+    assert_eq!(images.len(), 5);
+    let distinct: std::collections::BTreeSet<_> = images.iter().collect();
     assert_eq!(distinct.len(), 5);
     for path in ["/images/zz_1.png", "/images/0000000000000001_x.png", "/images/1_1.png", "/images/..%2fx", "/nothing"]
     {
@@ -85,10 +85,10 @@ async fn a_success_is_stable_and_its_pictures_open_and_differ() {
 }
 
 #[test]
-fn a_picture_shows_its_number() {
+fn an_image_shows_its_number() {
     // The ink of variant 1 and 4 inside the label, cell by cell.
     for (variant, digit) in [(1, 0b010_110_010_010_111_u16), (4, 0b101_101_111_001_001)] {
-        let pixels = decode(&picture::png(7, variant).unwrap());
+        let pixels = decode(&images::png(7, variant).unwrap());
         let inked = |column: usize, row: usize| {
             let (x, y) = (256 - 60 + 12 + column * 12 + 6, 256 - 84 + 12 + row * 12 + 6);
             pixels[(y * 256 + x) * 3..][..3] == [32, 32, 32]
@@ -143,7 +143,7 @@ async fn bad_requests_are_refused_and_cost_nothing() {
 /// What a client sees of one scripted answer.
 #[derive(Debug, PartialEq)]
 enum Seen {
-    Pictures(usize),
+    Images(usize),
     Answer(u16, String),
     NoConnection,
     HalfBody(u16),
@@ -160,7 +160,7 @@ async fn see(api: &Served, body: &Value) -> Seen {
     let Ok(text) = answer.text().await else { return Seen::HalfBody(status) };
     let json: Value = serde_json::from_str(&text).unwrap_or_default();
     match json["data"].as_array() {
-        Some(data) if status == 200 => Seen::Pictures(data.len()),
+        Some(data) if status == 200 => Seen::Images(data.len()),
         _ => Seen::Answer(status, text),
     }
 }
@@ -170,12 +170,12 @@ async fn every_kind_of_answer_arrives_as_written_and_is_billed_accordingly() {
     use Seen::*;
     let text = |status, body: &str| Answer(status, body.to_owned());
     let cases = [
-        (json!({}), Pictures(3), 1),
-        (json!({"billed": false}), Pictures(3), 0),
-        (json!({"images": 1}), Pictures(1), 1),
-        (json!({"images": 6}), Pictures(6), 1),
-        (json!({"images": 0}), Pictures(0), 1),
-        (json!({"status": 200, "json": {"data": []}}), Pictures(0), 1),
+        (json!({}), Images(3), 1),
+        (json!({"billed": false}), Images(3), 0),
+        (json!({"images": 1}), Images(1), 1),
+        (json!({"images": 6}), Images(6), 1),
+        (json!({"images": 0}), Images(0), 1),
+        (json!({"status": 200, "json": {"data": []}}), Images(0), 1),
         (json!({"json": {"id": "x"}}), text(200, r#"{"id":"x"}"#), 1),
         (json!({"body": "<html>"}), text(200, "<html>"), 1),
         (json!({"status": 500, "body": "raw"}), text(500, "raw"), 0),
@@ -199,7 +199,7 @@ async fn every_kind_of_answer_arrives_as_written_and_is_billed_accordingly() {
         let api = start(json!({"all": [scripted]})).await;
         assert_eq!(see(&api, &request(ROW, 3)).await, expected, "{scripted}");
         assert_eq!((api.calls().total, api.calls().billed), (1, billed), "{scripted}");
-        assert_eq!(see(&api, &request(ROW, 3)).await, Pictures(3), "after {scripted}");
+        assert_eq!(see(&api, &request(ROW, 3)).await, Images(3), "after {scripted}");
     }
 }
 
@@ -223,7 +223,7 @@ async fn a_cut_body_ends_in_its_middle() {
 }
 
 #[tokio::test]
-async fn pictures_inside_the_answer_are_the_linked_ones() {
+async fn images_inside_the_answer_are_the_linked_ones() {
     let api = start(json!({"rules": [{"match": ROW, "answers": [{"as": "b64_json"}]}]})).await;
     let inside: Value = post(&api, &request(ROW, 2)).await.unwrap().json().await.unwrap();
     let linked: Value = post(&api, &request(ROW, 2)).await.unwrap().json().await.unwrap();
@@ -249,7 +249,7 @@ async fn headers_and_delays_are_kept() {
 }
 
 #[tokio::test]
-async fn each_key_walks_through_its_own_sequence() {
+async fn each_key_has_its_own_position_in_the_sequence() {
     let api = start(json!({"rules": [
         {"match": "SKU-2", "answers": [{"status": 500}, {}], "then": "repeat"},
         {"sku": "SKU", "answers": [{"status": 503}, {"status": 502}]},
@@ -280,7 +280,7 @@ async fn calls_are_listed_by_key_over_http() {
     }
     let body = request("keyless", 1);
     post(&api, &body).await.unwrap();
-    let digest: String = Sha256::digest(body.to_string()).iter().map(|b| format!("{b:02x}")).collect();
+    let digest = hex::encode(Sha256::digest(body.to_string()));
 
     let seen: Value = get(&api, "/_calls").await.json().await.unwrap();
     let call = |key: &str, count: u64, billed: u64, sku: &str| {
@@ -312,7 +312,7 @@ async fn the_script_can_be_replaced_while_serving() {
         matches!(see(&api, &request(ROW, 1)).await, Seen::Answer(402, body) if body.contains("insufficient_quota"))
     );
     assert_eq!(set(r#"{"rules": [{"match": "", "answers": [{"status": 500}]}]}"#).await.0, 200);
-    assert_eq!((status().await, status().await), (500, 200), "sequences begin anew");
+    assert_eq!((status().await, status().await), (500, 200), "every sequence restarts");
     let (refused, why) = set("{\n \"alll\": []}").await;
     assert_eq!(refused, 400);
     assert!(why.contains("alll") && why.contains("line 2"), "{why}");
@@ -369,10 +369,10 @@ fn a_bad_script_is_refused_with_its_place() {
     assert!(matches!(missing, ScriptError::Read { .. }), "{missing}");
 }
 
-/// The example in the module's documentation has to stay true.
+/// The example in the documentation of the module is a valid script.
 #[test]
 fn the_documented_script_is_one() {
-    let source = include_str!("../stub_api.rs");
+    let source = include_str!("mod.rs");
     let example: String = source
         .lines()
         .skip_while(|line| *line != "//! ```json")
@@ -386,7 +386,7 @@ fn the_documented_script_is_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_in_flight_wait_side_by_side() {
-    let options = StubOptions { latency: Duration::from_millis(50), ..StubOptions::default() };
+    let options = DemoApiOptions { latency: Duration::from_millis(50), ..DemoApiOptions::default() };
     let api = start_with(options).await;
     let url = format!("{}/v1/images/generations", api.base_url());
     let begin = tokio::time::Instant::now();

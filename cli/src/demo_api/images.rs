@@ -1,4 +1,4 @@
-//! The demo API's pictures: drawn on the fly from the call's hash, so nothing has to be kept and every run shows the same.
+//! The demo API's images, drawn from the hash of the call: nothing has to be stored, and every run shows the same images.
 
 const SIDE: u16 = 256;
 /// Palette entries 0 to 239 are the background from top to bottom; the others are single colours.
@@ -22,11 +22,11 @@ const DIGITS: [u16; 10] = [
 ];
 const CELL: i32 = 12;
 
-/// A PNG of 256 × 256: a gradient and a disc whose colours, place and size come from `hash`, and the variant's number.
+/// A PNG of 256 × 256: a gradient and a disc whose colours, position and size depend on `hash`, and the variant's number.
 pub(super) fn png(hash: u64, variant: u32) -> Result<Vec<u8>, png::EncodingError> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, SIDE.into(), SIDE.into());
-    // One byte per pixel, quick to draw and, unfiltered, small: ten thousand rows want forty thousand pictures.
+    // One byte per pixel, quick to draw and, unfiltered, small: ten thousand rows need forty thousand images.
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_palette(palette(hash, variant));
@@ -40,7 +40,7 @@ pub(super) fn png(hash: u64, variant: u32) -> Result<Vec<u8>, png::EncodingError
 
 fn palette(hash: u64, variant: u32) -> Vec<u8> {
     let [r, g, b, r2, g2, b2, ..] = hash.to_be_bytes();
-    // The variants of one call resemble each other and are still told apart at a glance.
+    // The variants of one call look similar and can still be distinguished at a glance.
     let turned = |colour: [u8; 3]| {
         let mut colour = colour;
         colour.rotate_left(variant as usize % 3);
