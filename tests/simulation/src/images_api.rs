@@ -109,11 +109,11 @@ impl ImageApi for FaultyPorts {
                 bill(true);
                 sleep(takes).await;
                 let n = if fewer { 1 } else { usize::from(request.n) };
-                let picture = |n| match inline {
+                let image = |n| match inline {
                     true => Picture::Inline(Bytes::from_static(PNG)),
                     false => Picture::Url(format!("https://img.example/{request_id}/{n}.png")),
                 };
-                let pictures = (1..=n).map(picture).collect();
+                let pictures = (1..=n).map(image).collect();
                 call.unanswered = false;
                 Ok(Generated {
                     request_id: Some(request_id.clone()),

@@ -2,7 +2,7 @@
 //! mistake.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use packshot_simulation::{CrashPoint, Findings, Mutation, Plan, run_many, run_plan};
 
@@ -152,4 +152,14 @@ fn planted_mistakes_are_found() {
         }
     }
     assert!(missed.is_empty(), "not found within {FOUND_WITHIN} seeds: {missed:?}");
+}
+
+#[test]
+fn the_readme_explains_every_mutation() {
+    let readme = include_str!("../README.md");
+    let section = readme.split_once("## Planted mutations").unwrap().1.split_once("To plant another one").unwrap().0;
+    let explained: BTreeSet<&str> =
+        section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let names: Vec<String> = Mutation::all().iter().map(|mutation| mutation.name()).collect();
+    assert_eq!(explained, names.iter().map(String::as_str).collect());
 }
