@@ -11,14 +11,16 @@ use packshot_aws::{clock::SystemClock, unused::Unused};
 use packshot_benches::samples;
 use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
-    intake::CatalogReader,
-    job::Source,
-    journal::Nobody,
-    json,
-    keys::{self, Catalog, ROWS_PER_PART},
+    catalog::reader::CatalogReader,
     merge::{Changed, merge},
-    message::RowMessage,
-    ports::{Etag, Ports},
+    model::{
+        etag::Etag,
+        job::Source,
+        json,
+        keys::{self, Catalog, ROWS_PER_PART},
+        message::RowMessage,
+    },
+    ports::{Nobody, Ports},
     settings::SplitSettings,
     split::validate,
 };

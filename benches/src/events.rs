@@ -1,29 +1,27 @@
-//! The events that the functions are invoked with.
+//! The events with which Lambda invokes the functions: notifications of S3, alone or as the bodies of SQS messages, and rows.
 
 use bytes::Bytes;
-use packshot_benches::samples;
-use packshot_pipeline::keys::{self, JobId};
+use packshot_benches::samples::{self, BUCKET};
+use packshot_pipeline::model::keys::{self, JobId};
 use serde_json::{Value, json};
 
-use crate::stand_ins::BUCKET;
-
-/// A catalog was dropped.
+/// For the splitter: a catalog was uploaded.
 pub(crate) fn split(key: &str) -> Bytes {
     created(key).to_string().into()
 }
 
-/// A batch of the rows queue.
+/// For the generator: a batch of the rows queue.
 pub(crate) fn generate(job: &JobId, rows: std::ops::Range<u64>) -> Bytes {
     batch("rows", rows.map(|row| samples::message(job, row).encode()))
 }
 
-/// A batch of the merge queue: in every part of a job, one result has changed.
+/// For the merger: a batch of the merge queue, with one changed result in every part of a job.
 pub(crate) fn merge(job: &JobId, rows: u64) -> Bytes {
     let last = (0..keys::parts(rows)).map(|part| *keys::rows_of_part(part, rows).end());
     batch("merge", last.map(|row| created(&keys::result(job, row, &samples::sku(row))).to_string()))
 }
 
-/// An object was written: what S3 says.
+/// The notification that S3 sends when an object was written.
 pub(crate) fn created(key: &str) -> Value {
     json!({"Records": [{
         "eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "awsRegion": "us-east-1",
@@ -38,12 +36,12 @@ pub(crate) fn created(key: &str) -> Value {
     }]})
 }
 
-/// The id of the message that stands there in a [`batch`].
+/// The id of the message at this position of a [`batch`].
 pub(crate) fn message_id(index: usize) -> String {
     format!("{index:08x}-6e91-2fa5-535b-4f0a34c88f30")
 }
 
-/// What Lambda makes of messages of a queue.
+/// The event that Lambda builds from a batch of SQS messages.
 pub(crate) fn batch(queue: &str, bodies: impl Iterator<Item = String>) -> Bytes {
     let record = |(index, body): (usize, String)| {
         json!({

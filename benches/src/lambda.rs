@@ -1,4 +1,5 @@
-//! The Lambda runtime API for one function, in the harness itself: it is idle while the function works.
+//! The Lambda runtime API for one function. The harness serves it itself: a function polls for an event, works, and posts
+//! its answer, and the time between these requests is what is measured. The harness is idle while the function works.
 
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 
@@ -18,20 +19,20 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{Outcome, process::Process};
+use crate::{outcome::Outcome, process::Process};
 
-/// Longer than any function may live; nothing measured here should be cut short.
+/// Longer than any measurement, so that no function stops early because of its deadline.
 const DEADLINE: Duration = Duration::from_secs(3600);
-/// How often a function that says nothing is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the harness checks whether a silent function has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A function that runs and waits for events.
 pub(crate) struct Lambda {
     pub(crate) process: Process,
-    /// From the start of the process to its first request for work.
+    /// From the start of the process to its first request for an event.
     pub(crate) cold_start: Duration,
     events: mpsc::UnboundedSender<Bytes>,
-    told: mpsc::UnboundedReceiver<Told>,
+    requests: mpsc::UnboundedReceiver<FunctionRequest>,
     server: JoinHandle<()>,
 }
 
@@ -44,20 +45,21 @@ pub(crate) struct Invocation {
     pub(crate) answer: Bytes,
 }
 
-/// What the function told us.
-enum Told {
-    Ready(Instant),
+/// A request of the function to the runtime API.
+enum FunctionRequest {
+    /// It is ready for the next event.
+    Next(Instant),
     Answered(Instant, Bytes),
     Failed(Bytes),
 }
 
 struct Api {
     events: Mutex<mpsc::UnboundedReceiver<Bytes>>,
-    told: mpsc::UnboundedSender<Told>,
+    requests: mpsc::UnboundedSender<FunctionRequest>,
 }
 
 impl Lambda {
-    /// Starts a function and waits until it asks for work.
+    /// Starts a function and waits until it asks for its first event.
     pub(crate) async fn start(
         program: &Path,
         arguments: &[&str],
@@ -67,8 +69,8 @@ impl Lambda {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let (events, queue) = mpsc::unbounded_channel();
-        let (tell, told) = mpsc::unbounded_channel();
-        let server = tokio::spawn(serve(listener, Arc::new(Api { events: Mutex::new(queue), told: tell })));
+        let (sender, requests) = mpsc::unbounded_channel();
+        let server = tokio::spawn(serve(listener, Arc::new(Api { events: Mutex::new(queue), requests: sender })));
         let mut environment = environment.to_vec();
         for (name, value) in [
             ("AWS_LAMBDA_RUNTIME_API", address.as_str()),
@@ -81,27 +83,27 @@ impl Lambda {
             environment.push((name.to_owned(), value.to_owned()));
         }
         let process = Process::start(program, arguments, &environment, dir)?;
-        let mut lambda = Self { cold_start: Duration::ZERO, process, events, told, server };
-        lambda.cold_start = match lambda.hear(Duration::from_secs(60)).await? {
-            Told::Ready(at) => at - lambda.process.started,
-            Told::Failed(problem) => return Err(String::from_utf8_lossy(&problem).into_owned().into()),
-            Told::Answered(..) => return Err("the function answered before it was asked".into()),
+        let mut lambda = Self { cold_start: Duration::ZERO, process, events, requests, server };
+        lambda.cold_start = match lambda.next_request(Duration::from_secs(60)).await? {
+            FunctionRequest::Next(at) => at - lambda.process.started,
+            FunctionRequest::Failed(problem) => return Err(String::from_utf8_lossy(&problem).into_owned().into()),
+            FunctionRequest::Answered(..) => return Err("the function answered before it got an event".into()),
         };
         Ok(lambda)
     }
 
-    /// Hands over an event and waits for the answer, and for the function to be ready again. The peak of memory is that
-    /// of this invocation.
+    /// Sends an event and waits for the answer, and until the function is ready for the next event. The peak of memory is
+    /// that of this invocation.
     pub(crate) async fn invoke(&mut self, event: Bytes) -> Outcome<Invocation> {
-        self.process.forget_peak()?;
+        self.process.reset_peak()?;
         let (cpu, begun) = (self.process.cpu()?, Instant::now());
-        self.events.send(event).map_err(|_| "the runtime API is gone")?;
-        let (at, answer) = match self.hear(DEADLINE).await? {
-            Told::Answered(at, answer) => (at, answer),
-            Told::Failed(problem) => return Err(String::from_utf8_lossy(&problem).into_owned().into()),
-            Told::Ready(_) => return Err("the function asked for work without an answer".into()),
+        self.events.send(event).map_err(|_| "the runtime API has stopped")?;
+        let (at, answer) = match self.next_request(DEADLINE).await? {
+            FunctionRequest::Answered(at, answer) => (at, answer),
+            FunctionRequest::Failed(problem) => return Err(String::from_utf8_lossy(&problem).into_owned().into()),
+            FunctionRequest::Next(_) => return Err("the function asked for the next event without an answer".into()),
         };
-        let Told::Ready(_) = self.hear(Duration::from_secs(60)).await? else {
+        let FunctionRequest::Next(_) = self.next_request(Duration::from_secs(60)).await? else {
             return Err("the function answered twice".into());
         };
         Ok(Invocation {
@@ -112,21 +114,21 @@ impl Lambda {
         })
     }
 
-    /// Ends the function as Lambda does, with a signal, and gives it a moment to end by itself.
+    /// Ends the function with a signal, as Lambda does, and gives it time to shut down.
     pub(crate) async fn stop(self) {
         let _ = self.process.end().await;
     }
 
-    async fn hear(&mut self, patience: Duration) -> Outcome<Told> {
+    async fn next_request(&mut self, patience: Duration) -> Outcome<FunctionRequest> {
         let begun = Instant::now();
         loop {
-            // What it said before it ended counts, so whether it has ended is asked first.
+            // Checked before the channel is read: a request that the function sent just before its end must not be lost.
             let ended = self.process.has_ended();
-            if let Ok(Some(told)) = timeout(LOOK_EVERY, self.told.recv()).await {
-                return Ok(told);
+            if let Ok(Some(request)) = timeout(POLL_INTERVAL, self.requests.recv()).await {
+                return Ok(request);
             }
             if ended || begun.elapsed() > patience {
-                let what = if ended { "has ended" } else { "says nothing" };
+                let what = if ended { "has ended" } else { "does not respond" };
                 return Err(format!("the function {what}:\n{}", self.process.log_tail()).into());
             }
         }
@@ -154,7 +156,7 @@ async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Result<Response<Fu
     let now = Instant::now();
     let (head, body) = request.into_parts();
     if head.method == Method::GET {
-        let _ = api.told.send(Told::Ready(now));
+        let _ = api.requests.send(FunctionRequest::Next(now));
         let event = api.events.lock().await.recv().await.unwrap_or_default();
         let deadline = SystemClock.now().as_millisecond() + DEADLINE.as_millis() as i64;
         let mut answer = Response::new(Full::new(event));
@@ -172,7 +174,8 @@ async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Result<Response<Fu
     }
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let failed = head.uri.path().ends_with("/error");
-    let _ = api.told.send(if failed { Told::Failed(body) } else { Told::Answered(now, body) });
+    let _ =
+        api.requests.send(if failed { FunctionRequest::Failed(body) } else { FunctionRequest::Answered(now, body) });
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = StatusCode::ACCEPTED;
     Ok(answer)

@@ -1,3 +1,3 @@
-//! What the harness and the criterion benches measure with: catalogs, results and messages of any size.
+//! Sample data that the harness and the criterion benches share.
 
 pub mod samples;

@@ -1,23 +1,26 @@
-//! `bench`: the real binaries beside their floors, in one run. See benches/README.md.
+//! `bench`: measures the real binaries and their baselines in the same run. See benches/README.md.
+//!
+//! Imports run one way: this file and [`cases`] use everything below; [`manual`], [`baselines`] and [`fake_services`] do not
+//! know each other; [`lambda`], [`process`], [`events`], [`report`] and [`plot`] are at the bottom.
 
-mod by_hand;
+mod baselines;
 mod cases;
 mod events;
+mod fake_services;
 mod lambda;
-mod pieces;
+mod manual;
+mod outcome;
 mod plot;
 mod process;
 mod report;
-mod stand_ins;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Whatever goes wrong ends the measurement; the text says what it was.
-type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use crate::outcome::Outcome;
 
-/// Measures packshot beside its floors.
+/// Measures packshot and compares it with its baselines.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -26,19 +29,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure, print the table, write it as JSON.
+    /// Measure all cases, print a table, write it as JSON.
     Run(cases::RunArgs),
-    /// Bring one large catalog through all three functions; print what each stage took, draw memory and CPU over time.
+    /// Process one large catalog with all three functions; print what each stage took, draw memory and CPU over time.
     Million(cases::million::MillionArgs),
-    /// Serve S3, SQS and the images API on loopback until the process is ended; prints the environment that leads there.
-    StandIns(stand_ins::StandInsArgs),
-    /// Invoke one function, with the environment of this process, and say what it used.
-    Lambda(by_hand::LambdaArgs),
-    /// Write a catalog.
-    Catalog(by_hand::CatalogArgs),
-    /// Do one piece of work and end; the harness measures the process.
-    #[command(subcommand)]
-    Piece(pieces::Piece),
+    /// Serve fake S3, SQS and images API on loopback until the process is ended; print the environment that points to them.
+    #[command(alias = "stand-ins")]
+    FakeServices(fake_services::FakeServicesArgs),
+    /// Invoke one function in the environment of this process, and print what it used.
+    Lambda(manual::LambdaArgs),
+    /// Write a sample catalog.
+    Catalog(manual::CatalogArgs),
+    /// Run one baseline and print its CPU and wall-clock time; the harness uses this.
+    #[command(subcommand, alias = "piece")]
+    Baseline(baselines::Baseline),
 }
 
 fn main() -> ExitCode {
@@ -53,21 +57,21 @@ fn main() -> ExitCode {
 
 fn start(command: Command) -> Outcome<()> {
     use tokio::runtime::Builder;
-    if let Command::Piece(piece) = command {
-        return Builder::new_current_thread().enable_all().build()?.block_on(pieces::run(piece));
+    if let Command::Baseline(baseline) = command {
+        return Builder::new_current_thread().enable_all().build()?.block_on(baselines::run(baseline));
     }
     Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let work = async {
             match command {
                 Command::Run(args) => cases::run(args).await,
                 Command::Million(args) => cases::million::run(args).await,
-                Command::StandIns(args) => stand_ins::serve(args).await,
-                Command::Lambda(args) => by_hand::lambda(args).await,
-                Command::Catalog(args) => by_hand::catalog(&args),
-                Command::Piece(piece) => pieces::run(piece).await,
+                Command::FakeServices(args) => fake_services::serve(args).await,
+                Command::Lambda(args) => manual::lambda(args).await,
+                Command::Catalog(args) => manual::catalog(&args),
+                Command::Baseline(baseline) => baselines::run(baseline).await,
             }
         };
-        // Whoever is interrupted puts away its files, processes and control groups.
+        // An interrupt ends the work by dropping it, which removes temporary files, child processes and control groups.
         tokio::select! {
             outcome = work => outcome,
             _ = tokio::signal::ctrl_c() => Err("interrupted".into()),

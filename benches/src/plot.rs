@@ -1,4 +1,4 @@
-//! Lines over time as an SVG: one panel below the other, one colour per name.
+//! Draws lines over time as an SVG: panels below each other with a common time axis, one colour per name.
 
 use std::fmt::Write as _;
 
@@ -9,13 +9,13 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 85.0;
 const BETWEEN: f64 = 50.0;
 const BOTTOM: f64 = 50.0;
-/// Okabe and Ito: told apart by everybody, on white.
+/// The palette of Okabe and Ito, which colour-blind readers can tell apart too.
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"];
-/// More points than this cannot be seen.
+/// The most points of a line; more would be narrower than a pixel.
 const POINTS: usize = 450;
 
 pub(crate) struct Panel {
-    /// With its unit.
+    /// Includes the unit.
     pub(crate) title: &'static str,
     pub(crate) lines: Vec<Line>,
 }
@@ -25,7 +25,7 @@ pub(crate) struct Line {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// The panels share the time, and the names stand above the first.
+/// Returns the SVG's text. The lines' names are above the first panel; `time` is the label of the time axis.
 pub(crate) fn svg(title: &str, time: &str, panels: &[Panel]) -> String {
     let height = TOP + panels.len() as f64 * (PANEL + BETWEEN) - BETWEEN + BOTTOM;
     let mut text = format!(
@@ -43,7 +43,7 @@ pub(crate) fn svg(title: &str, time: &str, panels: &[Panel]) -> String {
             line.name
         );
     }
-    let end = most(panels.iter(), |point| point.0);
+    let end = maximum(panels.iter(), |point| point.0);
     for (index, panel) in panels.iter().enumerate() {
         let top = TOP + index as f64 * (PANEL + BETWEEN);
         draw(&mut text, panel, top, end);
@@ -59,8 +59,8 @@ pub(crate) fn svg(title: &str, time: &str, panels: &[Panel]) -> String {
 
 fn draw(text: &mut String, panel: &Panel, top: f64, end: f64) {
     let bottom = top + PANEL;
-    let (step_x, step_y) = (step(end), step(most([panel].into_iter(), |point| point.1)));
-    let high = (most([panel].into_iter(), |point| point.1) / step_y).ceil().max(1.0) * step_y;
+    let (step_x, step_y) = (step(end), step(maximum([panel].into_iter(), |point| point.1)));
+    let high = (maximum([panel].into_iter(), |point| point.1) / step_y).ceil().max(1.0) * step_y;
     let x = |second: f64| LEFT + second / end * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| bottom - value / high * PANEL;
     let _ = writeln!(text, "<text x=\"{LEFT}\" y=\"{}\">{}</text>", top - 10.0, panel.title);
@@ -95,15 +95,15 @@ fn draw(text: &mut String, panel: &Panel, top: f64, end: f64) {
     }
 }
 
-fn most<'a>(panels: impl Iterator<Item = &'a Panel>, of: impl Fn(&(f64, f64)) -> f64) -> f64 {
+fn maximum<'a>(panels: impl Iterator<Item = &'a Panel>, of: impl Fn(&(f64, f64)) -> f64) -> f64 {
     let points = panels.flat_map(|panel| &panel.lines).flat_map(|line| &line.points);
     points.map(of).fold(0.0, f64::max).max(f64::MIN_POSITIVE)
 }
 
-/// 1, 2 or 5 times a power of ten, so that there are four to ten ticks.
-fn step(most: f64) -> f64 {
-    let power = 10_f64.powf((most / 4.0).log10().floor());
-    [5.0, 2.0, 1.0].map(|times| times * power).into_iter().find(|step| most / step >= 4.0).unwrap_or(power)
+/// Distance of the ticks: 1, 2 or 5 times a power of ten, so that there are four to ten ticks.
+fn step(maximum: f64) -> f64 {
+    let power = 10_f64.powf((maximum / 4.0).log10().floor());
+    [5.0, 2.0, 1.0].map(|times| times * power).into_iter().find(|step| maximum / step >= 4.0).unwrap_or(power)
 }
 
 fn number(value: f64) -> String {
@@ -111,10 +111,13 @@ fn number(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Of neighbours the highest: a peak has to be seen.
+/// Reduces a line to at most [`POINTS`]. Of neighbours the highest is kept, so that peaks stay visible.
 fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let together = points.len().div_ceil(POINTS).max(1);
-    points.chunks(together).filter_map(|near| near.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1))).collect()
+    let per_point = points.len().div_ceil(POINTS).max(1);
+    points
+        .chunks(per_point)
+        .filter_map(|neighbours| neighbours.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A process under test: what it uses, and nobody else.
+//! A process under test, and the kernel's record of what this process alone used: the CPU clock of all its threads, and
+//! resident memory and its peak from `/proc/PID/status`. Linux only.
 
 use std::{
     fs::File,
@@ -17,18 +18,18 @@ use nix::{
 };
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(5);
 
-/// A process of ours, ended when dropped.
+/// A running process. It is killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
     pid: Pid,
     name: String,
     log: PathBuf,
     pub(crate) started: Instant,
-    /// Dropped after the process has ended: only an empty group goes away.
+    /// The last field, so that it is dropped after the process has ended: only an empty control group can be removed.
     quota: Option<Quota>,
 }
 
@@ -41,7 +42,7 @@ pub(crate) struct Usage {
 }
 
 impl Process {
-    /// Starts a command with this environment and no other. What it prints goes to a file in `dir`.
+    /// Starts a command with this environment only. Its output goes to a file in `dir`.
     pub(crate) fn start(
         program: &Path,
         arguments: &[&str],
@@ -64,36 +65,36 @@ impl Process {
         self.pid
     }
 
-    /// Where what it prints goes.
+    /// The file with the output.
     pub(crate) fn log(&self) -> PathBuf {
         self.log.clone()
     }
 
-    /// CPU time of all its threads so far, those that have ended included.
+    /// CPU time of all its threads so far, including ended ones.
     pub(crate) fn cpu(&self) -> Outcome<Duration> {
         cpu(self.pid)
     }
 
-    /// The most memory it ever had, in KiB. Not `ru_maxrss`, which begins with what the parent had.
+    /// Peak of resident memory in KiB. Not `ru_maxrss`, which starts with the parent's peak.
     pub(crate) fn peak_kib(&self) -> Outcome<u64> {
         memory(self.pid, "VmHWM:")
     }
 
-    /// Forgets the peak: it begins anew with what the process has now.
-    pub(crate) fn forget_peak(&self) -> Outcome<()> {
+    /// Resets the peak to the memory that the process has now.
+    pub(crate) fn reset_peak(&self) -> Outcome<()> {
         Ok(std::fs::write(format!("/proc/{}/clear_refs", self.pid), "5")?)
     }
 
-    /// Memory now, in KiB.
+    /// Resident memory now, in KiB.
     pub(crate) fn rss_kib(&self) -> Outcome<u64> {
         memory(self.pid, "VmRSS:")
     }
 
-    /// Waits for the end and says what was used. The status must be one of `expected`.
+    /// Waits for the end and returns what was used. The exit status must be one of `expected`.
     pub(crate) async fn finish(mut self, expected: &[i32]) -> Outcome<Usage> {
         let (pid, started) = (self.pid, self.started);
         let mut ended = tokio::task::spawn_blocking(move || {
-            // Not reaped yet: its CPU clock can still be read.
+            // WNOWAIT leaves the ended process in the table, so that its CPU clock can still be read.
             let status = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
             (status, started.elapsed())
         });
@@ -103,7 +104,7 @@ impl Process {
         let (status, wall) = loop {
             tokio::select! {
                 ended = &mut ended => break ended?,
-                // A process that is ending has no memory to read any more.
+                // A process that is ending has no memory to read: then the last sample counts.
                 _ = ticks.tick() => peak_kib = memory(pid, "VmHWM:").unwrap_or(peak_kib),
             }
         };
@@ -115,19 +116,20 @@ impl Process {
         }
     }
 
-    /// Whether it runs no more. It can still be looked at.
+    /// Whether it has ended. It is not reaped, so its CPU clock can still be read.
     pub(crate) fn has_ended(&self) -> bool {
-        let looked = waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG);
-        matches!(looked, Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
+        let status = waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG);
+        matches!(status, Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
     }
 
-    /// Gives it the share of a core that a Lambda of so many MiB has. `false` where this machine does not let us.
+    /// Limits it to the share of a core that a Lambda function with this memory has. Returns `false` where this machine does not
+    /// permit control groups.
     pub(crate) fn limit_to_lambda(&mut self, mib: u64) -> Outcome<bool> {
         self.quota = Quota::of_lambda(self.pid, mib)?;
         Ok(self.quota.is_some())
     }
 
-    /// Asks it to end, and waits for a few seconds.
+    /// Sends SIGINT, and waits at most five seconds for the end.
     pub(crate) async fn end(&self) -> Outcome<()> {
         kill(self.pid, Signal::SIGINT)?;
         for _ in 0..100 {
@@ -139,7 +141,7 @@ impl Process {
         Ok(())
     }
 
-    /// The last lines that it printed.
+    /// The last lines of the output.
     pub(crate) fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -149,7 +151,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that has been waited for is not touched: its number may be somebody else's by now.
+        // Once the process has been reaped, its id may belong to another process, which must not be killed.
         if let Ok(None) = self.child.try_wait() {
             let _ = kill(self.pid, Signal::SIGKILL);
             let _ = self.child.wait();
@@ -157,25 +159,25 @@ impl Drop for Process {
     }
 }
 
-/// CPU time of all threads of a process so far, those that have ended included.
+/// CPU time of all threads of a process so far, including ended ones.
 pub(crate) fn cpu(pid: Pid) -> Outcome<Duration> {
     let time = clock_gettime(clock_getcpuclockid(pid)?)?;
     Ok(Duration::new(u64::try_from(time.tv_sec())?, u32::try_from(time.tv_nsec())?))
 }
 
-/// A line of `/proc/PID/status`, in KiB.
+/// A field of `/proc/PID/status` that is in KiB.
 pub(crate) fn memory(pid: Pid, field: &str) -> Outcome<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("the process has no memory")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// A share of one core, for one process: what a small Lambda function gets.
+/// A control group that limits one process to a share of one core. The path is its directory, which is removed on drop.
 struct Quota(PathBuf);
 
 impl Quota {
-    /// As a Lambda of so many MiB: 1,769 MiB are one core, given out in slices of 20 ms. `None` where this machine does not
-    /// let us make control groups.
+    /// The share that Lambda gives to a function: one core per 1,769 MiB, in periods of 20 ms. `None` where this machine does
+    /// not permit control groups. Tries version 1 of control groups, then version 2.
     fn of_lambda(pid: Pid, mib: u64) -> Outcome<Option<Self>> {
         const PERIOD_US: u64 = 20_000;
         let slice = PERIOD_US * mib / 1_769;

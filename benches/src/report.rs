@@ -1,15 +1,15 @@
-//! The table, its JSON, and the comparison with the numbers that were committed.
+//! The results: a table for people, the same as JSON, and the comparison of the ratios with a committed file.
 
 use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 
-/// Worse than before by more than this is a failure of `bench-check`.
+/// The share by which a ratio may be worse than the committed one; more fails `bench-check`.
 const TOLERANCE: f64 = 0.2;
 
-/// All cases of a run.
+/// The cases of a run, in the order in which they were measured.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) cases: Vec<Case>,
@@ -21,21 +21,21 @@ pub(crate) struct Case {
     pub(crate) name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rows: Option<u64>,
-    /// By the clock.
+    /// By wall-clock time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rows_per_second: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_us_per_row: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) peak_mib: Option<f64>,
-    /// What ours is compared with, for people.
+    /// What the product is compared with, as text for people.
     pub(crate) floor: String,
     pub(crate) ratio: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) target: Option<Target>,
 }
 
-/// What the ratio should be.
+/// The ratio that the project aims for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
@@ -51,7 +51,7 @@ impl Target {
         }
     }
 
-    /// Whether a ratio is worse than the one before by more than is chance. One that is no number is.
+    /// Whether a ratio is worse than the one before by more than the tolerance. NaN counts as worse.
     fn is_worse(self, ratio: f64, before: f64) -> bool {
         !match self {
             Self::AtLeast(_) => ratio >= before * (1.0 - TOLERANCE),
@@ -61,7 +61,7 @@ impl Target {
 }
 
 impl Report {
-    /// Adds a case and shows it at once: the whole takes minutes.
+    /// Adds a case and prints it at once, because a run takes minutes.
     pub(crate) fn add(&mut self, case: Case) {
         eprintln!("{}", case.line());
         self.cases.push(case);
@@ -73,9 +73,9 @@ impl Report {
             text.push_str(&case.line());
             text.push('\n');
         }
-        let aimed = self.cases.iter().filter(|case| case.target.is_some()).count();
+        let with_target = self.cases.iter().filter(|case| case.target.is_some()).count();
         let met = self.cases.iter().filter(|case| case.is_met() == Some(true)).count();
-        text.push_str(&format!("{met} of {aimed} targets met\n"));
+        text.push_str(&format!("{met} of {with_target} targets met\n"));
         text
     }
 
@@ -88,7 +88,7 @@ impl Report {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Compares the ratios of all cases that have a target.
+    /// Compares the ratios of all cases that have a target with those of an earlier run.
     pub(crate) fn compare(&self, before: &Self) -> Comparison {
         let mut compared = Comparison::default();
         for old in &before.cases {
@@ -101,28 +101,28 @@ impl Report {
                 Some(_) => {}
             }
         }
-        let aimed = self.cases.iter().filter(|case| case.target.is_some());
-        let new = aimed.filter(|case| !before.cases.iter().any(|old| case.is_same(old)));
+        let with_target = self.cases.iter().filter(|case| case.target.is_some());
+        let new = with_target.filter(|case| !before.cases.iter().any(|old| case.is_same(old)));
         compared.new.extend(new.map(|case| case.name.clone()));
         compared
     }
 }
 
-/// A run beside the one before.
+/// How a run differs from an earlier one. All lists name cases.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Comparison {
-    /// Whose ratio is worse by more than is chance.
+    /// The ratio is worse by more than the tolerance.
     pub(crate) worse: Vec<String>,
-    /// Measured before, and not now.
+    /// Measured in the earlier run only.
     pub(crate) missing: Vec<String>,
-    /// Not measured before.
+    /// Measured in this run only.
     pub(crate) new: Vec<String>,
 }
 
 const HEADER: &str = "case                                              rows/s  CPU us/row  peak MiB  compared with              ratio  target  met";
 
 impl Case {
-    /// Other numbers of rows are another case.
+    /// A case is identified by its name and its number of rows.
     fn is_same(&self, other: &Self) -> bool {
         self.name == other.name && self.rows == other.rows
     }

@@ -1,15 +1,21 @@
-//! Catalogs and results in the size and shape of real ones. A row's content depends on its number alone.
+//! Catalogs, messages and results with the size and shape of real ones. A row's content depends on its number alone, so the
+//! harness can compute what any process should have read or written.
 
 use std::io::{self, Write};
 
 use jiff::Timestamp;
-use packshot_pipeline::{
-    archive::Asset,
+use packshot_pipeline::model::{
     keys::{Catalog, JobId},
     message::{self, RowMessage},
     request::Request,
-    result::{Completed, CompletedStatus, RowResult},
+    result::{Asset, Completed, CompletedStatus, RowResult},
 };
+
+/// The bucket of all measurements.
+pub const BUCKET: &str = "bench";
+
+/// The object key of the measured catalog.
+pub const CATALOG_KEY: &str = "incoming/bench.csv";
 
 const KINDS: [&str; 8] =
     ["Trail runner", "Leather satchel", "Enamel mug", "Linen shirt", "Desk lamp", "Rain jacket", "Oak stool", "Teapot"];
@@ -42,13 +48,13 @@ pub fn catalog_row(to: &mut impl Write, row: u64) -> io::Result<()> {
     )
 }
 
-/// Writes a catalog of so many rows.
+/// Writes a catalog with this number of rows.
 pub fn catalog(to: &mut impl Write, rows: u64) -> io::Result<()> {
     to.write_all(HEADER.as_bytes())?;
     (1..=rows).try_for_each(|row| catalog_row(to, row))
 }
 
-/// The request that the splitter makes of a row.
+/// The request that the splitter builds from a row.
 #[must_use]
 pub fn request(row: u64) -> Request {
     Request {
@@ -69,10 +75,10 @@ pub fn request(row: u64) -> Request {
     }
 }
 
-/// A job's id.
+/// The id of the job that the measured catalog becomes. The fake bucket has no versions.
 #[must_use]
 pub fn job() -> JobId {
-    JobId::of("bench", "incoming/bench.csv", "1", "")
+    JobId::of(BUCKET, CATALOG_KEY, "1", "")
 }
 
 /// The message that the splitter sends for a row.
@@ -89,7 +95,7 @@ pub fn message(job: &JobId, row: u64) -> RowMessage {
     RowMessage {
         v: message::VERSION,
         job: job.clone(),
-        catalog: catalog_name(),
+        catalog: catalog_id(),
         row,
         line: row + 1,
         sku: sku(row),
@@ -100,12 +106,14 @@ pub fn message(job: &JobId, row: u64) -> RowMessage {
     }
 }
 
+/// The catalog of [`CATALOG_KEY`].
+#[must_use]
 #[expect(clippy::expect_used, reason = "a constant")]
-fn catalog_name() -> Catalog {
-    Catalog::of("incoming/bench.csv").expect("a catalog's key")
+pub fn catalog_id() -> Catalog {
+    Catalog::of(CATALOG_KEY).expect("a catalog's key")
 }
 
-/// A completed result of a row: four addresses, no picture kept.
+/// The completed result of a row: four image URLs, no image archived.
 #[must_use]
 pub fn result(job: &JobId, row: u64) -> RowResult {
     let request = request(row);

@@ -6,13 +6,19 @@ use clap::Args;
 use futures::{StreamExt as _, TryStreamExt as _};
 use indicatif::HumanDuration;
 use packshot_pipeline::{
+    catalog::{
+        reader::{CatalogReader, ReadError},
+        validate::{Accepted, Rejected},
+    },
     check::{Assumed, Check, Found, Survey, Verdict},
-    intake::{CatalogReader, ReadError},
-    job::{NotACatalog, Source},
-    json,
-    keys::{self, Catalog, JobId},
-    ports::{Clock as _, Etag, StoreError},
-    row::{Accepted, Rejected},
+    model::{
+        catalog_error::NotACatalog,
+        etag::Etag,
+        job::Source,
+        json,
+        keys::{self, Catalog, JobId},
+    },
+    ports::{Clock as _, StoreError},
     settings::{GenerateSettings, SplitSettings},
     split::validate,
 };

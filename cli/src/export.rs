@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use packshot_pipeline::{
+use packshot_pipeline::model::{
     result::{Completed, RowResult},
     spreadsheet::defuse,
 };

@@ -2,8 +2,11 @@
 
 use clap::Args;
 use packshot_pipeline::{
-    columns::{Column, ColumnMap, parse_mapping},
-    settings::{Defaults, SplitSettings},
+    model::{
+        column::{Column, ColumnMap, parse_mapping},
+        defaults::Defaults,
+    },
+    settings::SplitSettings,
 };
 
 /// What the demo API takes for a key, and what keeps its pictures out of paid runs.

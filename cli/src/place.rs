@@ -5,10 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use clap::Args;
 use packshot_aws::{clients::Aws, clock::SystemClock, unused::Unused};
 use packshot_local::DirectoryStore;
-use packshot_pipeline::{
-    journal::Nobody,
-    ports::{Ports, Store},
-};
+use packshot_pipeline::ports::{Nobody, Ports, Store};
 
 /// Where to look.
 #[derive(Debug, Clone, Args)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use packshot_pipeline::keys::JobId;
+use packshot_pipeline::model::keys::JobId;
 
 /// What the contact sheet's first page is called, wherever it stands.
 const PAGE: &str = "review.html";

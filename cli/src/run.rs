@@ -20,19 +20,20 @@ use jiff::Timestamp;
 use packshot_aws::{clock::SystemClock, images_api::ImagesApi, key::ApiKey};
 use packshot_local::{DirectoryStore, MemoryQueue, NotifyingStore};
 use packshot_pipeline::{
-    generate::generate,
-    intake::Format,
-    job::{Job, NotACatalog},
-    journal::Nobody,
-    json,
-    keys::{self, Catalog, Manifests},
+    generate::{generate, worker::Worker},
     merge::{Changed, merge},
-    objects,
-    ports::{Clock as _, Outgoing, Ports, Precondition, Queue, QueueError, StoreError},
+    model::{
+        catalog_error::NotACatalog,
+        format::Format,
+        job::Job,
+        json,
+        keys::{self, Catalog, Manifests},
+        summary::{Status, Summary},
+    },
+    ports::{Clock as _, Nobody, Outgoing, Ports, Precondition, Queue, QueueError, StoreError},
     settings::{AccountPolicy, GenerateSettings, SplitSettings},
     split::{self, SplitError, SplitInput, SplitReport},
-    summary::{Status, Summary},
-    worker::Worker,
+    storage,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -347,13 +348,13 @@ impl Host {
         file.rewind().map_err(|error| file_error(path, error))?;
         let version: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let marker = format!("control/uploads/{}.txt", key.trim_start_matches(keys::INCOMING));
-        let known = objects::read(&self.ports, &marker).await?;
+        let known = storage::read(&self.ports, &marker).await?;
         if known.is_none_or(|seen| seen.bytes != version.as_bytes()) || self.ports.store.head(&key).await?.is_none() {
             let copy = file.try_clone().map_err(|error| file_error(path, error))?;
             let body = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
             let body = futures::TryStreamExt::map_err(body, |error| StoreError::Refused { detail: error.to_string() });
             self.ports.store.put_stream(&key, Box::pin(body), Precondition::None).await?;
-            objects::write(&self.ports, &marker, version.clone().into(), Precondition::None).await?;
+            storage::write(&self.ports, &marker, version.clone().into(), Precondition::None).await?;
         }
         Ok(SplitInput {
             bucket: BUCKET.into(),
@@ -548,7 +549,7 @@ impl Host {
     }
 
     async fn summary(&self, files: &Manifests) -> Result<Option<Summary>, StoreError> {
-        let seen = objects::read(&self.ports, &files.summary()).await?;
+        let seen = storage::read(&self.ports, &files.summary()).await?;
         Ok(seen.and_then(|seen| serde_json::from_slice(&seen.bytes).ok()))
     }
 

@@ -7,14 +7,17 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::HumanDuration;
 use packshot_aws::redrive::{find_queues, waiting};
 use packshot_pipeline::{
-    breaker::BreakerFile,
-    job::Job,
-    json,
-    keys::{self, JobId, ResultsKey},
-    objects,
-    ports::{Etag, Ports, StoreError},
-    result::RowResult,
-    summary::{Status, Summary, Tally},
+    generate::breaker::BreakerFile,
+    model::{
+        etag::Etag,
+        job::Job,
+        json,
+        keys::{self, JobId, ResultsKey},
+        result::RowResult,
+        summary::{Status, Summary, Tally},
+    },
+    ports::{Ports, StoreError},
+    storage,
 };
 use serde::Serialize;
 
@@ -143,14 +146,14 @@ pub async fn run(args: StatusArgs) -> Result<(), StatusError> {
 
 /// The summaries of all jobs, or of those whose id begins so.
 async fn summaries(ports: &Ports, job: Option<&str>) -> Result<Vec<Summary>, StatusError> {
-    let listed = objects::list(ports, "manifests/").await?;
+    let listed = storage::list(ports, "manifests/").await?;
     let wanted = listed.into_iter().filter_map(|object| {
         let id = object.key.strip_suffix("/summary.json")?.rsplit('/').next()?;
         JobId::parse(id)?;
         job.is_none_or(|job| id.starts_with(job)).then_some(object.key)
     });
     let read = |key: String| async move {
-        let Some(seen) = objects::read(ports, &key).await? else { return Ok(None) };
+        let Some(seen) = storage::read(ports, &key).await? else { return Ok(None) };
         serde_json::from_slice::<Summary>(&seen.bytes).map(Some).map_err(|error| StatusError::Unreadable { key, error })
     };
     let reads: Vec<_> = wanted.map(read).collect();
@@ -164,7 +167,7 @@ async fn summaries(ports: &Ports, job: Option<&str>) -> Result<Vec<Summary>, Sta
 
 /// The breaker, if no calls are made.
 pub async fn open_breaker(ports: &Ports) -> Result<Option<BreakerFile>, StoreError> {
-    let seen = objects::read(ports, keys::BREAKER).await?;
+    let seen = storage::read(ports, keys::BREAKER).await?;
     Ok(seen.and_then(|seen| serde_json::from_slice::<BreakerFile>(&seen.bytes).ok()).filter(|file| file.open))
 }
 
@@ -220,7 +223,7 @@ impl Follower {
             if keys::rows_of_part(part, rows).all(|row| self.seen.contains_key(&row)) {
                 continue;
             }
-            let listed = objects::list(ports, &keys::part_results(job, part)).await?;
+            let listed = storage::list(ports, &keys::part_results(job, part)).await?;
             let reads: Vec<_> = listed
                 .into_iter()
                 .filter_map(|object| match ResultsKey::parse(&object.key)? {
@@ -229,7 +232,7 @@ impl Follower {
                 })
                 .filter(|(row, object)| self.seen.get(row).is_none_or(|(etag, _)| *etag != object.etag))
                 .map(|(row, object)| async move {
-                    let seen = objects::read(ports, &object.key).await?;
+                    let seen = storage::read(ports, &object.key).await?;
                     Ok::<_, StoreError>((row, object.etag, seen.and_then(|seen| images(&seen.bytes))))
                 })
                 .collect();
@@ -252,7 +255,7 @@ fn images(line: &[u8]) -> Option<u64> {
 
 /// The job itself, once the splitter has read the file.
 pub async fn read_job(ports: &Ports, job: &JobId) -> Result<Option<Job>, StoreError> {
-    let seen = objects::read(ports, &keys::job(job)).await?;
+    let seen = storage::read(ports, &keys::job(job)).await?;
     Ok(seen.and_then(|seen| serde_json::from_slice(&seen.bytes).ok()))
 }
 

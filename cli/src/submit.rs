@@ -12,11 +12,13 @@ use indicatif::HumanDuration;
 use packshot_aws::clients::Aws;
 use packshot_pipeline::{
     check::{Assumed, Found},
-    job::NotACatalog,
-    keys::{Catalog, JobId, Manifests},
-    objects,
+    model::{
+        catalog_error::NotACatalog,
+        keys::{Catalog, JobId, Manifests},
+        summary::{Status, Summary},
+    },
     ports::{Ports, Precondition, StoreError},
-    summary::{Status, Summary},
+    storage,
 };
 use tokio::time::Instant;
 
@@ -183,7 +185,7 @@ async fn wait(ports: &Ports, job: &JobId, files: &Manifests) -> Result<Summary, 
     // Where parts are counted, the rows come in leaps; in between, the rate is what it was at the last one.
     let mut moved = (0, Duration::ZERO);
     loop {
-        let seen = objects::read(ports, &files.summary()).await?;
+        let seen = storage::read(ports, &files.summary()).await?;
         let summary: Option<Summary> = seen.and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
         if let Some(summary) = summary.as_ref().filter(|summary| summary.status != Status::Running) {
             progress.finish();
@@ -242,7 +244,7 @@ fn default_output(catalog: &Catalog) -> PathBuf {
 /// Fetches the manifest so that nobody sees half of it.
 async fn fetch(ports: &Ports, key: &str, output: &Path) -> Result<(), SubmitError> {
     let local = |error| SubmitError::Output { path: output.display().to_string(), error, manifest: key.to_owned() };
-    let opened = objects::repeat_read(ports, || ports.store.open(key, None)).await?;
+    let opened = storage::repeat_read(ports, || ports.store.open(key, None)).await?;
     let mut object = opened.ok_or_else(|| StoreError::Unavailable { detail: format!("{key} is not there") })?;
     let mut name = output.file_name().unwrap_or_default().to_owned();
     name.push(".part");

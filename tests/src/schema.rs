@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use packshot_pipeline::{check::Check, job::Job, result::RowResult, summary::Summary};
+use packshot_pipeline::{
+    check::Check,
+    model::{job::Job, result::RowResult, summary::Summary},
+};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 

@@ -1,13 +1,21 @@
 //! The local AWS that `./stack up` started.
 
-use std::{env, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::types::QueueAttributeName;
 use bytes::Bytes;
 use packshot_aws::clients::Aws;
-use packshot_pipeline::ports::{Delivery, MAX_MESSAGE_BYTES, Notices};
+use packshot_pipeline::{
+    model::message::MAX_MESSAGE_BYTES,
+    ports::{Delivery, Notices},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -49,6 +57,12 @@ impl Stack {
         let line = env::var(VARIABLE);
         let line = line.unwrap_or_else(|_| panic!("run with {VARIABLE}=\"$(./stack up)\"; `make test` does"));
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{VARIABLE} is not what ./stack up prints: {error}"))
+    }
+
+    /// The directory that holds its pids and logs, for `./stack … --state-dir`.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        self.log.parent().unwrap()
     }
 
     /// The SDK's configuration for it.

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use packshot_pipeline::result::RowResult;
+use packshot_pipeline::model::result::RowResult;
 use packshot_tests::{demo_api::DemoApi, schema::assert_manifest};
 use serde_json::Value;
 use tempfile::TempDir;

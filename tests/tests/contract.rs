@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use packshot_local::{DirectoryStore, MemoryQueue, MemoryStore, NotifyingStore};
-use packshot_pipeline::{notice::Notice, ports::NoticeError};
+use packshot_pipeline::{model::notification::Notice, ports::NoticeError};
 use packshot_tests::{
     clock::TestClock,
     contract::{queue::QueueUnderTest, store::Bucket},

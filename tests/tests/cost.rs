@@ -164,7 +164,7 @@ fn by_stage() -> String {
     let merges = Deployment::default().merges(&work);
     let stages = [
         ("splitter", splitter_requests(&work)),
-        ("generator, pictures kept", generator_requests(&work, true, Deployment::default().batch)),
+        ("generator, images kept", generator_requests(&work, true, Deployment::default().batch)),
         ("generator, without", generator_requests(&work, false, Deployment::default().batch)),
         ("merger, at the defaults", merger_requests(&work, merges)),
         ("merger, 600 calls at once", merger_requests(&work, large().merges(&work))),

@@ -13,7 +13,7 @@ use std::{
 
 use aws_lambda_events::sqs::SqsEvent;
 use packshot_aws::events::{MergerEvent, Notification, batch_response, changes, deliveries};
-use packshot_pipeline::message::RowMessage;
+use packshot_pipeline::model::message::RowMessage;
 use packshot_tests::stack::Stack;
 use serde_json::Value;
 
@@ -78,21 +78,24 @@ fn the_mergers() {
 struct Watch {
     child: Child,
     port: String,
+    /// Read when the function starts.
+    _variables: tempfile::NamedTempFile,
 }
 
 impl Watch {
-    fn start(function: &str, stack: &Stack, secret: &str) -> Self {
+    /// With the variables that `./stack env` prints, as the documents say.
+    fn start(function: &str, stack: &Stack) -> Self {
+        let variables = tempfile::NamedTempFile::new().unwrap();
+        let mut env = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../stack"));
+        env.args(["env", function, "--format", "dotenv", "--state-dir"]).arg(stack.state_dir());
+        assert!(env.stdout(variables.reopen().unwrap()).status().unwrap().success());
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         let manifest = format!("functions/{function}/Cargo.toml");
         let child = Command::new("cargo")
             .args(["lambda", "watch", "--ignore-changes", "--timeout", "900", "--invoke-address", "127.0.0.1"])
-            .args(["--invoke-port", &port, "--manifest-path", &manifest])
+            .args(["--invoke-port", &port, "--manifest-path", &manifest, "--env-file"])
+            .arg(variables.path())
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-            .envs([("AWS_ENDPOINT_URL", stack.endpoint.as_str()), ("AWS_REGION", "us-east-1")])
-            .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("BUCKET", &stack.bucket)])
-            .envs([("ROWS_QUEUE_URL", &stack.rows_queue_url), ("RETRY_QUEUE_URL", &stack.retry_queue_url)])
-            .envs([("API_BASE_URL", stack.api_url.as_str()), ("API_KEY_SECRET_ARN", secret)])
-            .env("REQUEST_TIMEOUT_SECONDS", "20")
             // What the surrounding cargo has set for this test would change the build of the functions.
             .env_remove("RUSTC_WORKSPACE_WRAPPER")
             .stdout(Stdio::null())
@@ -100,7 +103,7 @@ impl Watch {
             .process_group(0)
             .spawn()
             .unwrap();
-        Self { child, port }
+        Self { child, port, _variables: variables }
     }
 
     /// A failing start of the function makes `invoke` hang, so it is bounded; the first one builds.
@@ -147,29 +150,26 @@ fn failures(answer: &Value) -> &Vec<Value> {
     answer["batchItemFailures"].as_array().unwrap()
 }
 
-#[tokio::test]
+#[test]
 #[ignore = "needs a stack and cargo lambda; `make test` starts one and runs this"]
-async fn under_cargo_lambda() {
+fn under_cargo_lambda() {
     let stack = Stack::of_this_run();
-    let config = stack.config().await;
-    let secrets = aws_sdk_secretsmanager::Client::new(&config);
-    let secret = secrets.list_secrets().send().await.unwrap().secret_list.unwrap()[0].arn.clone().unwrap();
 
-    let generator = Watch::start("generator", &stack, &secret);
+    let generator = Watch::start("generator", &stack);
     for name in ["generator-batch", "generator-mixed", "generator-duplicate", "generator-poison"] {
         // Good rows are done, again without a call; poison is parked. Nothing comes back.
         assert!(failures(&generator.invoke("generator", name)).is_empty(), "{name}");
     }
     drop(generator);
 
-    let merger = Watch::start("merger", &stack, &secret);
+    let merger = Watch::start("merger", &stack);
     assert!(failures(&merger.invoke("merger", "merger-test-event")).is_empty());
     // Results of a job that this bucket has never seen: the message comes back until somebody looks.
     assert!(!failures(&merger.invoke("merger", "merger-batch")).is_empty());
     assert!(failures(&merger.invoke("merger", "merger-schedule")).is_empty());
     drop(merger);
 
-    let splitter = Watch::start("splitter", &stack, &secret);
+    let splitter = Watch::start("splitter", &stack);
     assert_eq!(splitter.invoke("splitter", "splitter-test-event"), Value::Null);
     // An object that is not there any more has nothing to split.
     assert_eq!(splitter.invoke("splitter", "splitter-put-encoded-key"), Value::Null);

@@ -15,22 +15,24 @@ use bytes::Bytes;
 use packshot::status::Follower;
 use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
-    classify::ErrorClass,
-    job::Job,
-    journal::Nobody,
-    keys::{self, Manifests},
     merge::{Changed, merge},
-    message::RowMessage,
-    objects,
+    model::{
+        error_class::ErrorClass,
+        etag::Etag,
+        job::Job,
+        keys::{self, Manifests},
+        message::RowMessage,
+        request::Request,
+        result::{Completed, CompletedStatus, Failed, FailedStatus, RowResult},
+        summary::{Status, Summary},
+    },
     ports::{
-        ApiError, Body, Clock, Etag, FetchError, Generated, ImageApi, Object, ObjectMeta, Page, Ports, Precondition,
+        ApiError, Body, Clock, FetchError, Generated, ImageApi, Nobody, Object, ObjectMeta, Page, Ports, Precondition,
         Store, StoreError,
     },
-    request::Request,
-    result::{Completed, CompletedStatus, Failed, FailedStatus, RowResult},
     settings::SplitSettings,
     split::{SplitInput, SplitReport, split},
-    summary::{Status, Summary},
+    storage,
 };
 use packshot_tests::{clock::TestClock, schema::Schema};
 
@@ -110,7 +112,7 @@ impl Split {
         let row = |n| format!("S-{n:05},Product {n},https://shop.test/{n}.png\n");
         let csv: String = std::iter::once("sku,title,image_url\n".to_owned()).chain((1..=ROWS).map(row)).collect();
         let key = "incoming/large.csv";
-        objects::write(&ports, key, csv.into(), Precondition::None).await.unwrap();
+        storage::write(&ports, key, csv.into(), Precondition::None).await.unwrap();
         let input = SplitInput {
             bucket: "bucket".into(),
             key: key.into(),
@@ -185,7 +187,7 @@ impl Split {
     async fn put(&self, result: &RowResult) -> String {
         let key = keys::result(&self.job.job, result.row(), &self.messages[&result.row()].sku);
         let line = format!("{}\n", serde_json::to_string(result).unwrap());
-        objects::write(&self.ports, &key, line.into(), Precondition::None).await.unwrap();
+        storage::write(&self.ports, &key, line.into(), Precondition::None).await.unwrap();
         key
     }
 
@@ -210,7 +212,7 @@ impl Split {
     }
 
     async fn summary(&self) -> (Summary, Etag) {
-        let seen = objects::read(&self.ports, &self.files.summary()).await.unwrap().unwrap();
+        let seen = storage::read(&self.ports, &self.files.summary()).await.unwrap().unwrap();
         Schema::Summary.assert(std::str::from_utf8(&seen.bytes).unwrap());
         (serde_json::from_slice(&seen.bytes).unwrap(), seen.etag)
     }
@@ -260,7 +262,7 @@ async fn a_summary_counts_the_parts_that_are_full_and_reads_each_once() {
         assert_eq!((split.assert_honest().await, split.parts_read()), (etag, 0));
     }
     let so_far = keys::so_far(&split.job.job);
-    let old = objects::read(&split.ports, &so_far).await.unwrap();
+    let old = storage::read(&split.ports, &so_far).await.unwrap();
     // Two at once, each with a part of its own and with the other's.
     let (five, six) = (split.fill(5).await, split.put(&split.completed(6_001)).await);
     tokio::join!(split.merge(&five), split.merge(&six));
@@ -280,7 +282,7 @@ async fn a_summary_counts_the_parts_that_are_full_and_reads_each_once() {
     split.merge(&five).await;
     assert_eq!((split.assert_honest().await, split.parts_read()), (etag.clone(), 10));
     for old in [old.unwrap().bytes, "half".into()] {
-        objects::write(&split.ports, &so_far, old, Precondition::None).await.unwrap();
+        storage::write(&split.ports, &so_far, old, Precondition::None).await.unwrap();
         split.merge(&five).await;
         assert_eq!(split.assert_honest().await, etag);
     }

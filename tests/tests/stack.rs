@@ -15,7 +15,7 @@ use aws_sdk_sqs::{
     Client as Sqs,
     types::{MessageSystemAttributeName, MessageSystemAttributeNameForSends, MessageSystemAttributeValue},
 };
-use packshot_pipeline::{notice::Notice, result::RowResult};
+use packshot_pipeline::model::{notification::Notice, result::RowResult};
 use packshot_tests::{
     demo_api::DemoApi,
     schema::{Schema, assert_manifest},

@@ -1,13 +1,17 @@
-//! From the start of a process to its first request for work, and how large a function is.
+//! Cold starts, from the start of a process to its first request for an event, beside those of a function that does nothing;
+//! and the sizes of the functions as they are deployed.
 
 use std::{fs::File, io::Read as _};
 
 use flate2::{Compression, read::DeflateEncoder};
 
-use super::{Bench, median_of, mib};
+use super::{
+    context::Bench,
+    statistics::{median_of, mib},
+};
 use crate::{
-    Outcome,
     lambda::Lambda,
+    outcome::Outcome,
     report::{Case, Target},
 };
 
@@ -23,14 +27,14 @@ struct Start {
 
 pub(super) async fn measure(bench: &mut Bench) -> Outcome<()> {
     let Some(dir) = bench.bootstraps.clone() else {
-        eprintln!("no cold starts and no sizes: they need --bootstraps");
+        eprintln!("cold starts and sizes are left out: they need --bootstraps");
         return Ok(());
     };
     let mut starts: [Vec<Start>; 4] = Default::default();
     for round in 0..bench.size.pick(5, 30, 30) {
         for (name, starts) in [FLOOR].into_iter().chain(FUNCTIONS).zip(&mut starts) {
-            let function = Lambda::start(&dir.join(name), &[], &bench.stand_ins.environment, bench.dir()).await?;
-            // The first round reads the programs from the disk.
+            let function = Lambda::start(&dir.join(name), &[], &bench.services.environment, bench.dir()).await?;
+            // The first round is not counted: it reads the programs from the disk.
             if round > 0 {
                 starts.push(Start {
                     wall_ms: function.cold_start.as_secs_f64() * 1e3,

@@ -1,11 +1,17 @@
-//! The generator beside the calls that it cannot do without, its memory per call, and a batch on a small Lambda.
+//! The generator: its CPU beside that of the requests that it has to make, its memory per call in flight, and the time of a
+//! batch on a small Lambda.
 
 use packshot_benches::samples;
+use packshot_pipeline::model::keys;
 
-use super::{Bench, median, median_of, mib};
+use super::{
+    context::Bench,
+    statistics::{median, median_of, mib},
+};
 use crate::{
-    Outcome, events,
-    lambda::Invocation,
+    events,
+    lambda::{Invocation, Lambda},
+    outcome::Outcome,
     report::{Case, Target},
 };
 
@@ -20,13 +26,13 @@ pub(super) async fn measure(bench: &mut Bench) -> Outcome<()> {
 async fn cpu(bench: &mut Bench) -> Outcome<()> {
     let batches = bench.size.pick(3, 20, 20);
     let rows = batches * BATCH;
-    bench.stand_ins.tell("reset").await?;
-    bench.stand_ins.tell("latency?ms=50").await?;
-    let url = format!("{}/v1/images/generations", bench.stand_ins.variable("API_BASE_URL"));
+    bench.services.command("reset").await?;
+    bench.services.command("latency?ms=50").await?;
+    let url = format!("{}/v1/images/generations", bench.services.variable("API_BASE_URL"));
     let (count, at_once) = (rows.to_string(), BATCH.to_string());
     let mut function = bench.function("generator", &[]).await?;
     let mut next = 1;
-    // The first batch fetches the secret and opens the connections.
+    // The first batch is not counted: it fetches the secret and opens the connections.
     invoke(bench, &mut function, &mut next, BATCH).await?;
     let (mut ours, mut all, mut puts, mut calls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.size.runs() {
@@ -36,12 +42,12 @@ async fn cpu(bench: &mut Bench) -> Outcome<()> {
             cpu += done.cpu.as_secs_f64();
         }
         ours.push(cpu * 1e6 / rows as f64);
-        for (floor, piece) in [
+        for (floor, arguments) in [
             (&mut all, &["generate", &url, &count, &at_once][..]),
             (&mut puts, &["put", &count, "32"]),
             (&mut calls, &["call", &url, &count, &at_once]),
         ] {
-            floor.push(bench.piece(piece).await?.cpu.as_secs_f64() * 1e6 / rows as f64);
+            floor.push(bench.baseline(arguments).await?.cpu.as_secs_f64() * 1e6 / rows as f64);
         }
     }
     let (cpu, floor) = (median(ours), median(all));
@@ -69,32 +75,32 @@ async fn cpu(bench: &mut Bench) -> Outcome<()> {
     Ok(())
 }
 
-/// One batch of new rows, of which every single one must have been called for and completed.
-async fn invoke(bench: &Bench, function: &mut crate::lambda::Lambda, next: &mut u64, rows: u64) -> Outcome<Invocation> {
-    bench.stand_ins.counts().await?;
+/// Invokes with a batch of new rows. Fails unless every row was called for once and none was given back.
+async fn invoke(bench: &Bench, function: &mut Lambda, next: &mut u64, rows: u64) -> Outcome<Invocation> {
+    bench.services.counts().await?;
     let batch = *next..*next + rows;
     *next = batch.end;
-    let last = samples_key(batch.end - 1);
+    let last = result_key(batch.end - 1);
     let done = function.invoke(events::generate(&samples::job(), batch)).await?;
-    let calls = bench.stand_ins.counted(|counts| counts.calls).await?;
+    let calls = bench.services.count(|counts| counts.calls).await?;
     let answer = String::from_utf8_lossy(&done.answer);
     if calls != rows || answer.contains("itemIdentifier") {
         let log = function.process.log_tail();
         return Err(format!("{calls} calls for {rows} rows, answer {answer}\n{log}").into());
     }
-    if !bench.stand_ins.object(&last).await?.contains(r#""status":"completed""#) {
+    if !bench.services.object(&last).await?.contains(r#""status":"completed""#) {
         return Err(format!("{last} is not completed").into());
     }
     Ok(done)
 }
 
-fn samples_key(row: u64) -> String {
-    packshot_pipeline::keys::result(&samples::job(), row, &samples::sku(row))
+fn result_key(row: u64) -> String {
+    keys::result(&samples::job(), row, &samples::sku(row))
 }
 
 async fn memory(bench: &mut Bench) -> Outcome<()> {
-    bench.stand_ins.tell("reset").await?;
-    bench.stand_ins.tell("latency?ms=2000").await?;
+    bench.services.command("reset").await?;
+    bench.services.command("latency?ms=2000").await?;
     let (few, many) = (100, 1_000);
     let (mut peaks_few, mut peaks_many) = (Vec::new(), Vec::new());
     let mut next = 1;
@@ -120,15 +126,15 @@ async fn memory(bench: &mut Bench) -> Outcome<()> {
 }
 
 async fn small_lambda(bench: &mut Bench) -> Outcome<()> {
-    bench.stand_ins.tell("reset").await?;
-    bench.stand_ins.tell("latency?ms=2000").await?;
+    bench.services.command("reset").await?;
+    bench.services.command("latency?ms=2000").await?;
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let mut next = 1;
     for _ in 0..bench.size.runs() {
         let mut function = bench.function("generator", &[]).await?;
-        // Lambda gives whole cores to the start of a process, and the quota to its invocations.
+        // After the start: Lambda limits the CPU of invocations only.
         if !function.process.limit_to_lambda(128)? {
-            eprintln!("no control groups on this machine: the small Lambda is left out");
+            eprintln!("the small Lambda is left out: this machine does not permit control groups");
             return Ok(());
         }
         first.push(invoke(bench, &mut function, &mut next, BATCH).await?);

@@ -1,14 +1,19 @@
-//! The merger beside GetObject, and what ten times the rows cost.
+//! The merger: its CPU per row beside that of GetObject, its memory, and how its CPU grows with ten times the rows.
 
-use packshot_pipeline::{
+use packshot_benches::samples;
+use packshot_pipeline::model::{
     keys::{JobId, Manifests},
     summary::Summary,
 };
 
-use super::{Bench, median_of, mib};
+use super::{
+    context::Bench,
+    statistics::{median_of, mib},
+};
 use crate::{
-    Outcome, events,
+    events,
     lambda::Invocation,
+    outcome::Outcome,
     process::Usage,
     report::{Case, Target},
 };
@@ -18,14 +23,14 @@ const MEMORY_MIB: f64 = 128.0;
 
 pub(super) async fn measure(bench: &mut Bench) -> Outcome<()> {
     let small = bench.size.pick(5_000, 100_000, 100_000);
-    let (ours, floors) = beside_floor(bench, small, bench.size.runs()).await?;
+    let (ours, floors) = with_baseline(bench, small, bench.size.runs()).await?;
     let micros = |seconds: f64, rows: u64| seconds * 1e6 / rows as f64;
     let cpu = micros(median_of(&ours, |run| run.cpu.as_secs_f64()), small);
     let floor = micros(median_of(&floors, |run| run.cpu.as_secs_f64()), floor_rows(small));
     add(bench, "merger", small, cpu, &ours, floor);
 
     let large = small * 10;
-    let (ours, floors) = beside_floor(bench, large, 1).await?;
+    let (ours, floors) = with_baseline(bench, large, 1).await?;
     let large_cpu = micros(median_of(&ours, |run| run.cpu.as_secs_f64()), large);
     let floor = micros(median_of(&floors, |run| run.cpu.as_secs_f64()), floor_rows(large));
     add(bench, "merger", large, large_cpu, &ours, floor);
@@ -64,20 +69,21 @@ fn add(bench: &mut Bench, name: &str, rows: u64, cpu: f64, ours: &[Invocation], 
     });
 }
 
-/// Enough to know the floor.
+/// The requests of the baseline: its CPU per row does not change with more.
 fn floor_rows(rows: u64) -> u64 {
     rows.min(20_000)
 }
 
-/// A job whose rows all have results, merged so many times; each time by a new process over a bucket without parts.
-async fn beside_floor(bench: &Bench, rows: u64, runs: usize) -> Outcome<(Vec<Invocation>, Vec<Usage>)> {
+/// Merges a job whose rows all have results, `runs` times, and runs the baseline each time. Every run has a new process, and
+/// a bucket without parts, so that nothing is reused.
+async fn with_baseline(bench: &Bench, rows: u64, runs: usize) -> Outcome<(Vec<Invocation>, Vec<Usage>)> {
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
-    let plain = bench.stand_ins.url.clone();
+    let plain = bench.services.url.clone();
     for _ in 0..runs {
         bench.split(rows, &[("AWS_ENDPOINT_URL", &plain)]).await?;
-        let id = bench.stand_ins.tell("results").await?;
-        let job = JobId::parse(&id).ok_or("the stand-ins named no job")?;
-        floors.push(bench.piece(&["get", &id, &floor_rows(rows).to_string(), IN_FLIGHT]).await?);
+        let id = bench.services.command("results").await?;
+        let job = JobId::parse(&id).ok_or("the fake services returned no job id")?;
+        floors.push(bench.baseline(&["get", &id, &floor_rows(rows).to_string(), IN_FLIGHT]).await?);
         let mut merger = bench.function("merger", &[]).await?;
         let done = merger.invoke(events::merge(&job, rows)).await?;
         if done.answer.windows(14).any(|part| part == b"itemIdentifier") {
@@ -89,10 +95,9 @@ async fn beside_floor(bench: &Bench, rows: u64, runs: usize) -> Outcome<(Vec<Inv
     Ok((ours, floors))
 }
 
-/// The summary says that every row is in the manifest.
+/// Fails unless the summary counts every row as completed.
 async fn verify(bench: &Bench, job: &JobId, rows: u64) -> Outcome<()> {
-    let catalog = packshot_pipeline::keys::Catalog::of("incoming/bench.csv").ok_or("no catalog")?;
-    let text = bench.stand_ins.object(&Manifests::of(&catalog, job).summary()).await?;
+    let text = bench.services.object(&Manifests::of(&samples::catalog_id(), job).summary()).await?;
     let summary: Summary = serde_json::from_str(&text)?;
     if summary.manifest.is_none() || summary.counts.completed != rows {
         return Err(format!("the manifest is not complete: {text}").into());

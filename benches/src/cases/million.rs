@@ -1,4 +1,6 @@
-//! One large catalog through all three functions, as they follow each other on AWS: what each stage takes, and its memory over time.
+//! One large catalog through all three functions. The harness does what AWS does between them: it polls the queues in batches
+//! with a batching window, and delivers failed messages again. A sampler records memory and CPU of every process once a second. At
+//! the end the manifest is verified row by row.
 
 use std::{
     collections::BTreeMap,
@@ -14,9 +16,9 @@ use std::{
 
 use futures::future::try_join_all;
 use nix::unistd::Pid;
-use packshot_benches::samples;
-use packshot_pipeline::{
-    keys::{Catalog, Manifests},
+use packshot_benches::samples::{self, BUCKET, CATALOG_KEY};
+use packshot_pipeline::model::{
+    keys::Manifests,
     summary::{Latest, Status, Summary},
 };
 use serde::{Deserialize, Serialize};
@@ -25,17 +27,17 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{StandIns, mib};
+use super::statistics::mib;
 use crate::{
-    Outcome, events,
+    events,
+    fake_services::{Counts, FakeServices},
     lambda::{Invocation, Lambda},
+    outcome::Outcome,
     plot,
     process::{cpu, memory},
-    stand_ins::{BUCKET, Counts},
 };
 
-const KEY: &str = "incoming/bench.csv";
-/// Rows per invocation: what docs/cost.md advises for many.
+/// Rows per invocation, as docs/cost.md advises for large catalogs.
 const GENERATOR_BATCH: usize = 100;
 /// The defaults of template.yaml.
 const GENERATOR_WINDOW: Duration = Duration::from_secs(1);
@@ -53,13 +55,13 @@ pub(crate) struct MillionArgs {
     /// Processes of the generator, each with a batch of 100 rows at a time.
     #[arg(long, default_value_t = 2)]
     generators: usize,
-    /// Where the functions are, as `cargo build --release` makes them.
+    /// Where the functions are: the output directory of `cargo build --release`.
     #[arg(long, value_name = "DIR", default_value = "target/release")]
     binaries: PathBuf,
-    /// The stages and all samples.
+    /// Where the stages and all samples are written as JSON.
     #[arg(long, value_name = "FILE", default_value = "target/million.json")]
     json: PathBuf,
-    /// Memory and CPU over time.
+    /// Where the chart of memory and CPU over time is written.
     #[arg(long, value_name = "FILE", default_value = "target/million-rows.svg")]
     plot: PathBuf,
 }
@@ -69,19 +71,21 @@ pub(crate) struct MillionArgs {
 struct Stage {
     name: String,
     invocations: u64,
-    /// Of the time in which the function worked; of several at once, of the time from the first to the last.
+    /// Per second in which the function worked; with several processes, per second from the first invocation to the last.
     rows_per_second: f64,
     cpu_us_per_row: f64,
     peak_mib: f64,
-    /// GET and HEAD, a row.
+    /// GET and HEAD requests per row.
     reads: f64,
-    /// PUT, POST and LIST, a row.
+    /// PUT, POST and LIST requests per row.
     writes: f64,
-    /// Requests to SQS, a row; Lambda's own are not among them.
+    /// The function's own requests to SQS per row, without those of Lambda.
     queue: f64,
+    /// Messages that the function gave back.
     came_back: u64,
 }
 
+/// The JSON file.
 #[derive(Debug, Serialize)]
 struct Million<'a> {
     rows: u64,
@@ -93,36 +97,36 @@ struct Million<'a> {
     series: &'a [Series],
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what it is for")]
+#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(crate) async fn run(args: MillionArgs) -> Outcome<()> {
     let dir = tempfile::Builder::new().prefix("packshot-million-").tempdir()?;
     let latency = args.latency_ms.to_string();
-    let stand_ins = StandIns::start(dir.path(), &["--keep-messages", "--latency-ms", &latency]).await?;
+    let services = FakeServices::start(dir.path(), &["--keep-messages", "--latency-ms", &latency]).await?;
     let catalog = dir.path().join("catalog.csv");
     samples::catalog(&mut BufWriter::new(fs::File::create(&catalog)?), args.rows)?;
-    stand_ins.tell(&format!("load?key={KEY}&file={}", catalog.display())).await?;
+    services.command(&format!("load?key={CATALOG_KEY}&file={}", catalog.display())).await?;
     let functions = Functions {
-        stand_ins: &stand_ins,
+        services: &services,
         binaries: std::path::absolute(&args.binaries)?,
         dir: dir.path(),
         sampler: Sampler::start(),
     };
-    let pid = Pid::from_raw(i32::try_from(stand_ins.child.id())?);
+    let pid = Pid::from_raw(i32::try_from(services.process_id())?);
 
     let begun = Instant::now();
     let mut splitter = functions.start("splitter", "splitter").await?;
     let mut splitting = Work::default();
-    splitting.add(&splitter.invoke(events::split(KEY)).await?);
+    splitting.add(&splitter.invoke(events::split(CATALOG_KEY)).await?);
     drop(splitter);
     eprintln!("split after {:.0} s", begun.elapsed().as_secs_f64());
 
     let mut pollers = Vec::new();
     for number in 1..=args.generators {
         let function = functions.start("generator", &format!("generator {number}")).await?;
-        pollers.push(Poller::new(&stand_ins, "rows", GENERATOR_BATCH, GENERATOR_WINDOW, function));
+        pollers.push(Poller::new(&services, "rows", GENERATOR_BATCH, GENERATOR_WINDOW, function));
     }
     let merger = functions.start("merger", "merger").await?;
-    let merger = Poller::new(&stand_ins, "merge", MERGE_BATCH, MERGE_WINDOW, merger);
+    let merger = Poller::new(&services, "merge", MERGE_BATCH, MERGE_WINDOW, merger);
     let (split, generated) = (AtomicBool::new(true), AtomicBool::new(false));
     let generate = async {
         let begun = Instant::now();
@@ -136,8 +140,8 @@ pub(crate) async fn run(args: MillionArgs) -> Outcome<()> {
     let (seconds, after) = (begun.elapsed().as_secs_f64(), last_row.elapsed().as_secs_f64());
     let series = functions.sampler.stop();
 
-    let counts = stand_ins.counts().await?;
-    verify(&stand_ins, args.rows, &counts).await?;
+    let counts = services.counts().await?;
+    verify(&services, args.rows, &counts).await?;
     let stages: Vec<Stage> = [("splitter", splitting), ("generator", generating), ("merger", merging)]
         .into_iter()
         .map(|(name, work)| work.stage(name, args.rows, counts.get(name).copied().unwrap_or_default()))
@@ -149,7 +153,7 @@ pub(crate) async fn run(args: MillionArgs) -> Outcome<()> {
         args.rows
     );
     let (peak, used) = (mib(memory(pid, "VmHWM:")?), cpu(pid)?.as_secs_f64() * 1e6 / args.rows as f64);
-    println!("the stand-ins themselves: {peak:.0} MiB, {used:.0} us of CPU a row");
+    println!("the fake services: {peak:.0} MiB, {used:.0} us of CPU a row");
     let million = Million { rows: args.rows, seconds, seconds_after_last_row: after, stages: &stages, series: &series };
     for file in [&args.json, &args.plot] {
         if let Some(dir) = file.parent() {
@@ -157,31 +161,31 @@ pub(crate) async fn run(args: MillionArgs) -> Outcome<()> {
         }
     }
     fs::write(&args.json, serde_json::to_string(&million)? + "\n")?;
-    Ok(fs::write(&args.plot, picture(args.rows, &series))?)
+    Ok(fs::write(&args.plot, chart(args.rows, &series))?)
 }
 
-/// Where functions come from, and who watches them.
+/// Starts functions and has them sampled.
 struct Functions<'a> {
-    stand_ins: &'a StandIns,
+    services: &'a FakeServices,
     binaries: PathBuf,
     dir: &'a Path,
     sampler: Sampler,
 }
 
 impl Functions<'_> {
-    /// Its requests are counted by the name of the function.
-    async fn start(&self, name: &str, as_what: &str) -> Outcome<Lambda> {
-        let mut environment = self.stand_ins.environment.clone();
+    /// The function's name is its access key, so that the fake services count its requests separately.
+    async fn start(&self, name: &str, label: &str) -> Outcome<Lambda> {
+        let mut environment = self.services.environment.clone();
         environment.push(("AWS_ACCESS_KEY_ID".into(), name.into()));
-        let dir = self.dir.join(as_what);
+        let dir = self.dir.join(label);
         fs::create_dir(&dir)?;
         let function = Lambda::start(&self.binaries.join(name), &[], &environment, &dir).await?;
-        self.sampler.watch(as_what, function.process.pid());
+        self.sampler.watch(label, function.process.pid());
         Ok(function)
     }
 }
 
-/// The invocations of a stage, together.
+/// The sum of a stage's invocations.
 #[derive(Clone, Copy, Default)]
 struct Work {
     invocations: u64,
@@ -225,28 +229,29 @@ impl Work {
     }
 }
 
-/// Brings the messages of a queue to a function, as Lambda does.
+/// Polls a queue and invokes a function with what it finds, as Lambda does.
 struct Poller<'a> {
-    stand_ins: &'a StandIns,
+    services: &'a FakeServices,
     queue: &'static str,
-    /// At most so many at a time,
+    /// A batch has at most this many messages.
     size: usize,
-    /// and fewer once the first has waited for so long.
+    /// A smaller batch is sent when its first message has waited for this long.
     window: Duration,
     function: Lambda,
 }
 
 impl<'a> Poller<'a> {
-    fn new(stand_ins: &'a StandIns, queue: &'static str, size: usize, window: Duration, function: Lambda) -> Self {
-        Self { stand_ins, queue, size, window, function }
+    fn new(services: &'a FakeServices, queue: &'static str, size: usize, window: Duration, function: Lambda) -> Self {
+        Self { services, queue, size, window, function }
     }
 
-    /// Until the queue is empty and nothing can come any more.
-    async fn work(mut self, no_more: &AtomicBool) -> Outcome<Work> {
-        const IN_VAIN: u32 = 10;
-        let (mut work, mut back, mut in_vain) = (Work::default(), Vec::new(), 0);
+    /// Works until the queue is empty and `sent_all` says that no further message will be sent.
+    async fn work(mut self, sent_all: &AtomicBool) -> Outcome<Work> {
+        /// Batches in a row that were given back whole; after these the measurement fails.
+        const MAX_FUTILE: u32 = 10;
+        let (mut work, mut back, mut futile) = (Work::default(), Vec::new(), 0);
         loop {
-            let batch = self.batch(back, no_more).await?;
+            let batch = self.batch(back, sent_all).await?;
             if batch.is_empty() {
                 return Ok(work);
             }
@@ -255,28 +260,29 @@ impl<'a> Poller<'a> {
             let sent = batch.len();
             back = came_back(batch, &done.answer)?;
             work.came_back += back.len() as u64;
-            in_vain = if back.len() == sent { in_vain + 1 } else { 0 };
-            if in_vain == IN_VAIN {
+            futile = if back.len() == sent { futile + 1 } else { 0 };
+            if futile == MAX_FUTILE {
                 let log = self.function.process.log_tail();
-                return Err(format!("{} messages come back and back\n{log}", back.len()).into());
+                return Err(format!("{} messages were given back again and again\n{log}", back.len()).into());
             }
         }
     }
 
-    async fn batch(&self, back: Vec<String>, no_more: &AtomicBool) -> Outcome<Vec<String>> {
+    /// The next batch; messages that were given back come first. Empty when the work is done.
+    async fn batch(&self, back: Vec<String>, sent_all: &AtomicBool) -> Outcome<Vec<String>> {
         let (mut batch, mut first) = (back, None);
         loop {
-            // Asked before the queue is: what was sent until then is in it.
-            let no_more = no_more.load(Ordering::Relaxed);
+            // Read before the queue: if it is set, every message has been sent before the queue is read.
+            let sent_all = sent_all.load(Ordering::Relaxed);
             let room = self.size - batch.len();
-            let taken = self.stand_ins.tell(&format!("take?queue={}&max={room}", self.queue)).await?;
+            let taken = self.services.command(&format!("take?queue={}&max={room}", self.queue)).await?;
             batch.extend(serde_json::from_str::<Vec<String>>(&taken)?);
-            let waited = if batch.is_empty() {
-                no_more
+            let complete = if batch.is_empty() {
+                sent_all
             } else {
                 batch.len() == self.size || first.get_or_insert_with(Instant::now).elapsed() >= self.window
             };
-            if waited {
+            if complete {
                 return Ok(batch);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -284,7 +290,7 @@ impl<'a> Poller<'a> {
     }
 }
 
-/// The messages of a batch that the answer names.
+/// The messages of a batch that the answer names as failed.
 fn came_back(batch: Vec<String>, answer: &[u8]) -> Outcome<Vec<String>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -304,38 +310,42 @@ fn came_back(batch: Vec<String>, answer: &[u8]) -> Outcome<Vec<String>> {
         .filter(|(index, _)| named.contains(&events::message_id(*index)))
         .map(|(_, body)| body)
         .collect();
-    // To Lambda an unknown name means that the whole batch has failed.
-    if back.len() == named.len() { Ok(back) } else { Err(format!("unknown messages come back: {named:?}").into()) }
+    // Lambda retries the whole batch if the answer names an unknown message.
+    if back.len() == named.len() {
+        Ok(back)
+    } else {
+        Err(format!("the answer names unknown messages: {named:?}").into())
+    }
 }
 
-/// One line per row, in the order of the rows, each completed and called for once; nothing is left in a queue.
-async fn verify(stand_ins: &StandIns, rows: u64, counts: &BTreeMap<String, Counts>) -> Outcome<()> {
+/// Fails unless the manifest has one line per row, in the order of the rows and completed, each row was called for once, and
+/// no message is left in a queue.
+async fn verify(services: &FakeServices, rows: u64, counts: &BTreeMap<String, Counts>) -> Outcome<()> {
     let calls: u64 = counts.values().map(|counts| counts.calls).sum();
     if calls != rows {
         return Err(format!("{calls} paid calls for {rows} rows").into());
     }
     for queue in ["rows", "retry", "merge"] {
-        let left = stand_ins.tell(&format!("take?queue={queue}&max=3")).await?;
+        let left = services.command(&format!("take?queue={queue}&max=3")).await?;
         if left != "[]" {
             return Err(format!("messages are left in {queue}: {left}").into());
         }
     }
-    let catalog = Catalog::of(KEY).ok_or("no catalog")?;
-    let latest = stand_ins.object(&Manifests::of(&catalog, &samples::job()).latest()).await?;
+    let latest = services.object(&Manifests::of(&samples::catalog_id(), &samples::job()).latest()).await?;
     let latest: Latest = serde_json::from_str(&latest)?;
-    let text = stand_ins.object(&latest.summary).await?;
+    let text = services.object(&latest.summary).await?;
     let summary: Summary = serde_json::from_str(&text)?;
     if summary.status != Status::Complete || summary.counts.completed != rows {
         return Err(format!("not complete: {text}").into());
     }
-    let mut manifest = stand_ins.http.get(format!("{}/{BUCKET}/{}", stand_ins.url, latest.manifest)).send().await?;
+    let mut manifest = services.http.get(format!("{}/{BUCKET}/{}", services.url, latest.manifest)).send().await?;
     let (mut line, mut row) = (Vec::new(), 0);
     while let Some(chunk) = manifest.chunk().await? {
-        for piece in chunk.split_inclusive(|&byte| byte == b'\n') {
-            line.extend_from_slice(piece);
+        for text in chunk.split_inclusive(|&byte| byte == b'\n') {
+            line.extend_from_slice(text);
             if line.ends_with(b"\n") {
                 row += 1;
-                in_place(&line, row)?;
+                verify_line(&line, row)?;
                 line.clear();
             }
         }
@@ -343,7 +353,7 @@ async fn verify(stand_ins: &StandIns, rows: u64, counts: &BTreeMap<String, Count
     if row == rows && line.is_empty() { Ok(()) } else { Err(format!("{row} lines for {rows} rows").into()) }
 }
 
-fn in_place(line: &[u8], row: u64) -> Outcome<()> {
+fn verify_line(line: &[u8], row: u64) -> Outcome<()> {
     #[derive(Deserialize)]
     struct Line {
         row: u64,
@@ -354,18 +364,19 @@ fn in_place(line: &[u8], row: u64) -> Outcome<()> {
     if found.row == row && found.sku == samples::sku(row) && found.status == "completed" {
         return Ok(());
     }
-    Err(format!("in the place of row {row}: {}", String::from_utf8_lossy(line)).into())
+    Err(format!("the manifest's line {row} is not that of row {row}, completed: {}", String::from_utf8_lossy(line))
+        .into())
 }
 
-/// A process over time.
+/// The samples of one process.
 #[derive(Debug, Clone, Serialize)]
 struct Series {
     name: String,
     #[serde(skip)]
     pid: Pid,
-    /// When it was last looked at, and its CPU time then.
+    /// The time of the last sample, and the CPU time used until then.
     #[serde(skip)]
-    before: (Instant, Duration),
+    last: (Instant, Duration),
     samples: Vec<Sample>,
 }
 
@@ -373,11 +384,11 @@ struct Series {
 struct Sample {
     second: f64,
     mib: f64,
-    /// Cores in use since the sample before.
+    /// Cores in use since the last sample.
     cores: f64,
 }
 
-/// Looks at processes once a second, until they end.
+/// Samples processes once a second until they end.
 struct Sampler {
     series: Arc<Mutex<Vec<Series>>>,
     task: JoinHandle<()>,
@@ -392,15 +403,15 @@ impl Sampler {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 ticks.tick().await;
-                lock(&seen).iter_mut().for_each(|series| look(series, begun));
+                lock(&seen).iter_mut().for_each(|series| sample(series, begun));
             }
         });
         Self { series, task }
     }
 
     fn watch(&self, name: &str, pid: Pid) {
-        let before = (Instant::now(), cpu(pid).unwrap_or_default());
-        lock(&self.series).push(Series { name: name.into(), pid, before, samples: Vec::new() });
+        let last = (Instant::now(), cpu(pid).unwrap_or_default());
+        lock(&self.series).push(Series { name: name.into(), pid, last, samples: Vec::new() });
     }
 
     fn stop(self) -> Vec<Series> {
@@ -413,12 +424,12 @@ fn lock(series: &Mutex<Vec<Series>>) -> std::sync::MutexGuard<'_, Vec<Series>> {
     series.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn look(series: &mut Series, begun: Instant) {
-    // One that has ended cannot be looked at.
+fn sample(series: &mut Series, begun: Instant) {
+    // A process that has ended has no numbers any more.
     let (Ok(kib), Ok(used)) = (memory(series.pid, "VmRSS:"), cpu(series.pid)) else { return };
-    let (now, (before, used_before)) = (Instant::now(), series.before);
-    series.before = (now, used);
-    let cores = used.saturating_sub(used_before).as_secs_f64() / (now - before).as_secs_f64();
+    let (now, (last, used_before)) = (Instant::now(), series.last);
+    series.last = (now, used);
+    let cores = used.saturating_sub(used_before).as_secs_f64() / (now - last).as_secs_f64();
     series.samples.push(Sample { second: (now - begun).as_secs_f64(), mib: mib(kib), cores });
 }
 
@@ -443,7 +454,7 @@ fn table(stages: &[Stage]) -> String {
     text
 }
 
-fn picture(rows: u64, series: &[Series]) -> String {
+fn chart(rows: u64, series: &[Series]) -> String {
     let lines = |value: fn(&Sample) -> f64| -> Vec<plot::Line> {
         series
             .iter()

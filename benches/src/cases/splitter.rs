@@ -1,8 +1,11 @@
-//! The splitter beside the SDK that it sends with, its first pass beside `csv`, and its memory.
+//! The splitter: its first pass beside `csv`, both passes and sending beside the SDK alone, and its memory.
 
-use super::{Bench, median_of, mib};
+use super::{
+    context::Bench,
+    statistics::{median_of, mib},
+};
 use crate::{
-    Outcome,
+    outcome::Outcome,
     process::Usage,
     report::{Case, Target},
 };
@@ -20,9 +23,9 @@ async fn validation(bench: &mut Bench) -> Outcome<()> {
     let file = bench.catalog(rows)?.display().to_string();
     let (mut ours, mut floors, mut messages) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.size.runs() {
-        ours.push(bench.piece(&["validate", &file]).await?);
-        floors.push(bench.piece(&["csv", &file]).await?);
-        messages.push(bench.piece(&["message", &file]).await?);
+        ours.push(bench.baseline(&["validate", &file]).await?);
+        floors.push(bench.baseline(&["csv", &file]).await?);
+        messages.push(bench.baseline(&["message", &file]).await?);
     }
     let per_row = |runs: &[Usage]| median_of(runs, |run| run.cpu.as_secs_f64()) * 1e6 / rows as f64;
     let (cpu, floor) = (per_row(&ours), per_row(&floors));
@@ -51,14 +54,14 @@ async fn validation(bench: &mut Bench) -> Outcome<()> {
 async fn sending(bench: &mut Bench) -> Outcome<()> {
     let rows = bench.size.pick(20_000, 200_000, 200_000);
     let file = bench.catalog(rows)?.display().to_string();
-    let queue = bench.stand_ins.variable("ROWS_QUEUE_URL").to_owned();
+    let queue = bench.services.variable("ROWS_QUEUE_URL").to_owned();
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
     for _ in 0..bench.size.runs() {
         ours.push(bench.split(rows, &[]).await?);
-        floors.push(bench.piece(&["send", &file, &queue, IN_FLIGHT]).await?);
-        let sent = bench.stand_ins.counted(|counts| counts.messages).await?;
+        floors.push(bench.baseline(&["send", &file, &queue, IN_FLIGHT]).await?);
+        let sent = bench.services.count(|counts| counts.messages).await?;
         if sent != rows {
-            return Err(format!("the floor sent {sent} messages of {rows}").into());
+            return Err(format!("the baseline sent {sent} messages of {rows}").into());
         }
     }
     let micros = |seconds: f64| seconds * 1e6 / rows as f64;
@@ -91,8 +94,8 @@ async fn sending(bench: &mut Bench) -> Outcome<()> {
 
 async fn memory(bench: &mut Bench) -> Outcome<()> {
     for rows in [bench.size.pick(50_000, 1_000_000, 1_000_000), bench.size.pick(100_000, 5_000_000, 5_000_000)] {
-        // Without TLS: it costs time, and the memory is the same.
-        let url = bench.stand_ins.url.clone();
+        // Without TLS, which takes time and does not change the memory.
+        let url = bench.services.url.clone();
         let split = bench.split(rows, &[("AWS_ENDPOINT_URL", &url)]).await?;
         let allowed = 64.0 + (32 * rows) as f64 / 1_048_576.0;
         bench.report.add(Case {

@@ -14,7 +14,9 @@ use packshot_aws::{
     telemetry,
 };
 use packshot_pipeline::{
-    generate::generate, journal::Nobody, ports::Ports, settings::GenerateSettings, worker::Worker,
+    generate::{generate, worker::Worker},
+    ports::{Nobody, Ports},
+    settings::GenerateSettings,
 };
 
 /// Enough to keep a small function's CPU busy; a batch of a hundred would open two hundred connections.

@@ -13,7 +13,10 @@ use packshot_aws::{
     telemetry,
     unused::Unused,
 };
-use packshot_pipeline::{merge::merge, ports::Ports, sweep::sweep};
+use packshot_pipeline::{
+    merge::{merge, sweep::sweep},
+    ports::Ports,
+};
 
 /// At 12 ms each that is what S3 gives for one prefix, 5,500 reads a second. Four parts at once would make 256 requests, and
 /// each of those costs a quarter more CPU. The pieces of a manifest that is being sent are not counted.

@@ -15,7 +15,7 @@ use aws_smithy_http_client::{
 use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 
 #[cfg(feature = "lambda")]
-use packshot_pipeline::{journal::Nobody, ports::Notices};
+use packshot_pipeline::ports::{Nobody, Notices};
 
 #[cfg(feature = "lambda")]
 use crate::{notify::SnsTopic, secret::SecretKey};

@@ -4,9 +4,12 @@
 use std::{fmt, num::NonZeroU32, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use packshot_pipeline::{
-    columns::{ColumnMap, parse_column_map},
     generate::AFTER_CALL,
-    settings::{AccountPolicy, Defaults, GenerateSettings, SplitSettings},
+    model::{
+        column::{ColumnMap, parse_column_map},
+        defaults::Defaults,
+    },
+    settings::{AccountPolicy, GenerateSettings, SplitSettings},
 };
 use tracing::level_filters::LevelFilter;
 

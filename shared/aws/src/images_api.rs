@@ -8,8 +8,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use packshot_pipeline::{
+    model::request::Request,
     ports::{ApiError, Clock, FetchError, Generated, ImageApi, Picture},
-    request::Request,
 };
 use reqwest::{Client, Response, StatusCode, Url, header::RETRY_AFTER, redirect::Policy};
 use rustls::ClientConfig;

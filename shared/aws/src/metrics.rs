@@ -14,8 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use packshot_pipeline::{
-    classify::ErrorClass,
-    journal::Fact,
+    model::{error_class::ErrorClass, event::Fact},
     ports::{Clock as _, Journal},
 };
 use serde_json::{Map, Value, json};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use aws_sdk_sns::{Client, types::MessageAttributeValue};
 use packshot_pipeline::{
-    notice::Notice,
+    model::notification::Notice,
     ports::{NoticeError, Notices},
 };
 use serde_json::json;
@@ -56,7 +56,7 @@ impl Notices for SnsTopic {
 
 /// What each protocol gets.
 fn message(notice: &Notice) -> String {
-    let machines = packshot_pipeline::json::to_string(notice);
+    let machines = packshot_pipeline::model::json::to_string(notice);
     json!({ "default": machines, "email": notice.text() }).to_string()
 }
 

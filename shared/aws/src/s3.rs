@@ -10,7 +10,10 @@ use aws_sdk_s3::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
-use packshot_pipeline::ports::{Body, Etag, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError};
+use packshot_pipeline::{
+    model::etag::Etag,
+    ports::{Body, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError},
+};
 use tokio::sync::Semaphore;
 
 use self::{

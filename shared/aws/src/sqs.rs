@@ -10,7 +10,10 @@ use aws_sdk_sqs::{
 };
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{StreamExt as _, stream};
-use packshot_pipeline::ports::{MAX_MESSAGE_BYTES, Outgoing, Queue, QueueError};
+use packshot_pipeline::{
+    model::message::MAX_MESSAGE_BYTES,
+    ports::{Outgoing, Queue, QueueError},
+};
 
 use crate::{sdk_error::Failure, trace};
 

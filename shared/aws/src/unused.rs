@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use packshot_pipeline::{
+    model::request::Request,
     ports::{ApiError, FetchError, Generated, ImageApi, Outgoing, Queue, QueueError},
-    request::Request,
 };
 
 const WHY: &str = "this function was not given that";

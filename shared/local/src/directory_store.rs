@@ -14,7 +14,10 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use packshot_pipeline::ports::{Body, Etag, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError};
+use packshot_pipeline::{
+    model::etag::Etag,
+    ports::{Body, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError},
+};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;

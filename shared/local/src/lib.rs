@@ -2,7 +2,7 @@
 //!
 //! The contract suite in `tests/` runs the same cases against these adapters and against S3 and SQS.
 
-use packshot_pipeline::ports::Etag;
+use packshot_pipeline::model::etag::Etag;
 use sha2::{Digest, Sha256};
 
 mod directory_store;

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use packshot_pipeline::ports::{Delivery, MAX_MESSAGE_BYTES, Outgoing, Queue, QueueError};
+use packshot_pipeline::{
+    model::message::MAX_MESSAGE_BYTES,
+    ports::{Delivery, Outgoing, Queue, QueueError},
+};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::Notify,

@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use packshot_pipeline::ports::{Body, Clock, Etag, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError};
+use packshot_pipeline::{
+    model::etag::Etag,
+    ports::{Body, Clock, Listed, Object, ObjectMeta, Page, Precondition, Store, StoreError},
+};
 use parking_lot::Mutex;
 
 use crate::{CHUNK, PAGE, etag_of};

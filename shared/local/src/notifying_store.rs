@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use packshot_pipeline::{
-    keys,
-    ports::{Body, Etag, Object, ObjectMeta, Page, Precondition, Store, StoreError},
+    model::{etag::Etag, keys},
+    ports::{Body, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
 use tokio::sync::mpsc::UnboundedSender;
 

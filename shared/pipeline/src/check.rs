@@ -6,14 +6,18 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    catalog::validate::{Accepted, Rejected},
     cost::{AwsCost, Deployment, Work},
-    intake::Format,
-    job::{Job, NotACatalog},
-    keys::{self, JobId},
-    ledger, objects,
+    ledger,
+    model::{
+        catalog_error::NotACatalog,
+        format::Format,
+        job::Job,
+        keys::{self, JobId},
+        request::{Digest256, Fingerprint},
+    },
     ports::{Ports, StoreError},
-    request::{Digest256, Fingerprint},
-    row::{Accepted, Rejected},
+    storage,
 };
 
 /// The version of checks that this code writes.
@@ -220,7 +224,7 @@ impl Survey {
             let mut looks = stream::iter(digests.iter().copied())
                 .map(|digest| async move {
                     let key = keys::ledger(&Fingerprint::of(&digest));
-                    let Some(seen) = objects::read(ports, &key).await? else { return Ok(false) };
+                    let Some(seen) = storage::read(ports, &key).await? else { return Ok(false) };
                     // What cannot be read fails its row without a call; it is not known here.
                     let entry = ledger::read(&seen.bytes).ok();
                     Ok::<_, StoreError>(entry.is_some_and(|entry| entry.outcome_for(job, now, reuse).is_some()))

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{archive, keys::ROWS_PER_PART};
+use crate::{generate::archive, model::keys::ROWS_PER_PART};
 
 /// US dollars, us-east-1, on demand, without free tiers: AWS's public price lists as known in November 2026. An assumption.
 pub mod prices {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{archive::Asset, classify::ErrorClass, keys::JobId, request::Fingerprint};
+use crate::model::{error_class::ErrorClass, keys::JobId, request::Fingerprint, result::Asset};
 
 /// The version of ledger entries that this code writes and reads.
 pub const VERSION: u32 = 1;
@@ -235,14 +235,18 @@ impl Entry {
         fresh
     }
 
+    /// Where the fingerprint stands for a job: series, calls, unknown outcomes, state.
+    fn page(&self, job: &JobId) -> Option<(&Series, u32, u32, &State)> {
+        if self.series.job == *job {
+            return Some((&self.series, self.calls, self.unknown, &self.state));
+        }
+        let page = self.others.iter().find(|page| page.series.job == *job)?;
+        Some((&page.series, page.calls, page.unknown, &page.state))
+    }
+
     /// Why a job has given up, if it has.
     fn failure_of(&self, job: &JobId) -> Option<GivenUp> {
-        let (series, state, calls, unknown) = if self.series.job == *job {
-            (&self.series, &self.state, self.calls, self.unknown)
-        } else {
-            let page = self.others.iter().find(|page| page.series.job == *job)?;
-            (&page.series, &page.state, page.calls, page.unknown)
-        };
+        let (series, calls, unknown, state) = self.page(job)?;
         match state {
             State::Failed(failure) => Some(GivenUp { failure: failure.clone(), round: series.round, calls, unknown }),
             _ => None,
@@ -291,6 +295,26 @@ impl Entry {
         self.series.round = self.series.round.max(series.round);
         self.state = State::Released;
         self
+    }
+
+    /// Whether this is `written`, which only a late outcome of another job can have changed since. A claim is recognised by
+    /// its nonce; what is not a claim, by being the same.
+    #[must_use]
+    pub fn begins_as(&self, written: &Self) -> bool {
+        match &written.state {
+            State::Claimed(claim) => self.is_claimed_by(&claim.nonce),
+            _ => *self == Self { others: self.others.clone(), ..written.clone() },
+        }
+    }
+
+    /// Whether it is certain that `written` took effect, though more was written since: its failure is still there, behind
+    /// another job; or it counted an unknown outcome of `own` claim, which is counted here, and no other worker may count
+    /// that before the claim's lease ends. Of everything else another worker's write can have left the same bytes.
+    #[must_use]
+    pub fn follows(&self, written: &Self, own: Option<&Claim>, now: Timestamp) -> bool {
+        let Some(page @ (_, _, unknown, _)) = self.page(&written.series.job) else { return false };
+        let failed = matches!(written.state, State::Failed(_)) && Some(page) == written.page(&written.series.job);
+        failed || unknown >= written.unknown && own.is_some_and(|claim| now < claim.until)
     }
 
     /// Whether the current claim is the one with this nonce.

@@ -4,15 +4,14 @@
 //! ones included. The errors say what the caller must do next and separate "did not happen" from "may have happened",
 //! because money hangs on the difference.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::{journal::Fact, notice::Notice, request::Request};
+use crate::model::{etag::Etag, event::Fact, notification::Notice, request::Request};
 
 /// Everything a use case may touch. Cheap to clone.
 #[derive(Clone)]
@@ -31,18 +30,6 @@ pub struct Ports {
     pub journal: Arc<dyn Journal>,
     /// Whoever wants to know when a job has ended.
     pub notices: Arc<dyn Notices>,
-}
-
-/// Opaque identity of an object's content, as the store gives it. Compare for equality only.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(transparent)]
-pub struct Etag(pub String);
-
-impl fmt::Display for Etag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// What the store knows about an object without reading it.
@@ -168,9 +155,6 @@ pub struct Outgoing {
     pub attributes: BTreeMap<&'static str, String>,
 }
 
-/// The longest message the queue takes, and the longest batch of them, in bytes.
-pub const MAX_MESSAGE_BYTES: usize = 262_144;
-
 /// A message as it was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
@@ -243,7 +227,7 @@ pub enum ApiError {
         /// What the wire said.
         detail: String,
     },
-    /// The API answered with a status that is not a success. [`crate::classify`] says what follows.
+    /// The API answered with a status that is not a success. [`crate::generate::classify`] says what follows.
     #[error("HTTP {status}: {body}")]
     Answered {
         /// HTTP status.
@@ -338,4 +322,19 @@ pub enum NoticeError {
 pub trait Notices: Send + Sync {
     /// Tells all subscribers.
     async fn publish(&self, notice: &Notice) -> Result<(), NoticeError>;
+}
+
+/// For hosts where nobody watches, and nobody has subscribed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nobody;
+
+impl Journal for Nobody {
+    fn note(&self, _fact: Fact) {}
+}
+
+#[async_trait]
+impl Notices for Nobody {
+    async fn publish(&self, _notice: &Notice) -> Result<(), NoticeError> {
+        Ok(())
+    }
 }

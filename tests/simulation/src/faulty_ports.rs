@@ -3,19 +3,21 @@
 //! A call waits for its latency, may crash the process before its effect, has its effect, and may crash or lose the answer
 //! after it. The store, the metrics and the notifications are here; `faulty_queue.rs` and `images_api.rs` hold the others.
 
-use std::{future::pending, sync::Arc};
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use packshot_pipeline::{
-    journal::Fact,
-    keys,
     ledger::{Entry, State},
-    notice::Notice,
-    ports::{
-        Body, Etag, Journal, NoticeError, Notices, Object, ObjectMeta, Outgoing, Page, Precondition, Store, StoreError,
-    },
+    model::{etag::Etag, event::Fact, keys, notification::Notice},
+    ports::{Body, Journal, NoticeError, Notices, Object, ObjectMeta, Outgoing, Page, Precondition, Store, StoreError},
 };
 use parking_lot::Mutex;
 use tokio::time::sleep;
@@ -32,11 +34,13 @@ pub(crate) struct FaultyPorts {
     pub(crate) actor: Actor,
     /// For a planted mutation: messages that wait for the checkpoint.
     late_messages: Mutex<Vec<Outgoing>>,
+    /// For a planted mutation: the answer to the last write of the ledger was lost.
+    ledger_answer_lost: AtomicBool,
 }
 
 impl FaultyPorts {
     pub(crate) fn new(state: Arc<SimState>, actor: Actor) -> Self {
-        Self { state, actor, late_messages: Mutex::default() }
+        Self { state, actor, late_messages: Mutex::default(), ledger_answer_lost: AtomicBool::new(false) }
     }
 
     /// Begins a call: returns its fault, once its latency has passed and unless it crashes the process.
@@ -192,6 +196,12 @@ fn is_claim(key: &str, body: &[u8]) -> bool {
     key.starts_with("ledger/") && matches!(serde_json::from_slice(body), Ok(Entry { state: State::Claimed(_), .. }))
 }
 
+fn counts_unknown(key: &str, body: &[u8]) -> bool {
+    key.starts_with("ledger/")
+        && !is_claim(key, body)
+        && serde_json::from_slice(body).is_ok_and(|entry: Entry| entry.spent.unknown > 0)
+}
+
 #[async_trait]
 impl Store for FaultyPorts {
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
@@ -219,6 +229,13 @@ impl Store for FaultyPorts {
 
     async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
         let fault = self.begin(Call::Put, key).await;
+        if key.starts_with("ledger/") {
+            let lost = matches!(fault, Some(Fault::After | Fault::OwnSuccess));
+            self.ledger_answer_lost.store(lost, Ordering::Relaxed);
+        }
+        if self.has(Mutation::RecordedUncounted) && fault == Some(Fault::Before) && counts_unknown(key, &body) {
+            self.state.oracle(|oracle| oracle.metric(Fact::OutcomeUnknown));
+        }
         self.write(Call::Put, key, body, precondition, fault).await
     }
 
@@ -256,6 +273,11 @@ impl Store for FaultyPorts {
 
 impl Journal for FaultyPorts {
     fn note(&self, fact: Fact) {
+        self.state.trace_text(format_args!("{} records {fact:?}", self.actor.name));
+        let lost = self.ledger_answer_lost.load(Ordering::Relaxed);
+        if self.has(Mutation::LostAnswerUnrecorded) && fact == Fact::OutcomeUnknown && lost {
+            return;
+        }
         self.state.oracle(|oracle| oracle.metric(fact));
     }
 }

@@ -5,8 +5,8 @@ use std::{future::pending, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use packshot_pipeline::{
+    model::request::{Fingerprint, Request},
     ports::{ApiError, Clock as _, FetchError, Generated, ImageApi, Picture},
-    request::{Fingerprint, Request},
 };
 use tokio::time::sleep;
 
@@ -135,7 +135,7 @@ impl ImageApi for FaultyPorts {
         };
         let outcome = match &answer {
             Ok(_) => "pictures".to_owned(),
-            Err(error) => packshot_pipeline::classify::error_code(error),
+            Err(error) => packshot_pipeline::generate::classify::error_code(error),
         };
         self.trace(Call::Generate, idempotency_key, &outcome);
         answer

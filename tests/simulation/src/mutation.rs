@@ -48,6 +48,10 @@ pub enum Mutation {
     SkuCut,
     /// No notification of a job's end arrives.
     NotificationsLost,
+    /// The metric misses an unknown outcome that the ledger counts by a write whose answer was lost.
+    LostAnswerUnrecorded,
+    /// The metric counts an unknown outcome whose write to the ledger did not happen.
+    RecordedUncounted,
 }
 
 impl Mutation {

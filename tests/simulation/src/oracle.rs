@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use packshot_pipeline::{
-    classify::ErrorClass,
-    journal::Fact,
+use packshot_pipeline::model::{
+    error_class::ErrorClass,
+    etag::Etag,
+    event::Fact,
     keys::{self, Catalog, JobId},
-    notice::Notice,
-    ports::Etag,
+    notification::Notice,
     request::Fingerprint,
     result::RowResult,
 };

@@ -6,13 +6,11 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use packshot_local::MemoryQueue;
 use packshot_pipeline::{
-    generate::generate,
-    merge::{Changed, merge},
+    generate::{generate, worker::Worker},
+    merge::{Changed, merge, sweep::sweep},
     ports::{Delivery, Ports},
     settings::GenerateSettings,
     split::split,
-    sweep::sweep,
-    worker::Worker,
 };
 use tokio::{
     sync::Notify,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use packshot_pipeline::{
-    keys::{Catalog, JobId},
+    model::keys::{Catalog, JobId},
     ports::Clock as _,
     split::SplitInput,
 };

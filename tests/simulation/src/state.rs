@@ -10,7 +10,8 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
-    ports::{Clock as _, Etag, Outgoing, Page, Precondition, Queue as _, Store as _, StoreError},
+    model::etag::Etag,
+    ports::{Clock as _, Outgoing, Page, Precondition, Queue as _, Store as _, StoreError},
     split::SplitInput,
 };
 use parking_lot::{Mutex, MutexGuard};

@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fastrand::Rng;
 use packshot_pipeline::{
-    request::{Fingerprint, Request},
-    settings::{Defaults, GenerateSettings, SplitSettings},
+    model::{
+        defaults::Defaults,
+        request::{Fingerprint, Request},
+    },
+    settings::{GenerateSettings, SplitSettings},
 };
 
 use crate::random::{percent, pick, up_to};

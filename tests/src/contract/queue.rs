@@ -8,7 +8,10 @@ use std::{
 
 use async_trait::async_trait;
 use packshot_local::MemoryQueue;
-use packshot_pipeline::ports::{Delivery, MAX_MESSAGE_BYTES, Outgoing, Queue, QueueError};
+use packshot_pipeline::{
+    model::message::MAX_MESSAGE_BYTES,
+    ports::{Delivery, Outgoing, Queue, QueueError},
+};
 use tokio::{
     runtime::Runtime,
     time::{Instant, sleep},

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 use jiff::{Timestamp, ToSpan as _};
 use packshot_local::MemoryStore;
-use packshot_pipeline::ports::{Body, Etag, Object, Precondition, Store, StoreError};
+use packshot_pipeline::{
+    model::etag::Etag,
+    ports::{Body, Object, Precondition, Store, StoreError},
+};
 use tokio::runtime::Runtime;
 
 use Precondition::{Absent, Matches};

@@ -2,7 +2,10 @@
 
 use jiff::SignedDuration;
 use packshot_pipeline::{
-    breaker::BreakerFile, classify::ErrorClass, keys, ledger::Spent, message::RowMessage, ports::ApiError,
+    generate::breaker::BreakerFile,
+    ledger::Spent,
+    model::{error_class::ErrorClass, keys, message::RowMessage},
+    ports::ApiError,
     settings::AccountPolicy,
 };
 use tokio::time::sleep;

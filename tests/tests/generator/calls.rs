@@ -3,8 +3,10 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use packshot_pipeline::{
-    classify::ErrorClass::{self, Row, Transient, Unknown},
-    keys,
+    model::{
+        error_class::ErrorClass::{self, Row, Transient, Unknown},
+        keys,
+    },
     ports::{ApiError, Picture},
 };
 
@@ -57,7 +59,7 @@ async fn every_class_ends_as_the_table_says() {
         if class == Row {
             assert_eq!(retried, [], "{code}: the same row would fail again");
         } else {
-            let again = packshot_pipeline::message::RowMessage { round: 1, ..mug };
+            let again = packshot_pipeline::model::message::RowMessage { round: 1, ..mug };
             assert_eq!(retried, [(code.to_owned(), class.as_str().to_owned(), again)]);
         }
     }
@@ -229,7 +231,7 @@ async fn lines_begin_with_the_vendors_fields() {
     rig.script("mug", [Answer::Pictures(vec![Picture::Url("https://pictures.test/1".into())])]);
     rig.script("bag", [status(400, None)]);
     rig.run(&[mug.clone(), bag.clone()]).await;
-    let line = async |message: &packshot_pipeline::message::RowMessage| {
+    let line = async |message: &packshot_pipeline::model::message::RowMessage| {
         let bytes = rig.read(&keys::result(&message.job, message.row, &message.sku)).await.unwrap();
         String::from_utf8(bytes.to_vec()).unwrap()
     };

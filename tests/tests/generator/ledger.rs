@@ -2,26 +2,20 @@
 
 use std::{
     num::NonZeroU32,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use packshot_pipeline::{
-    classify::ErrorClass,
-    json, keys,
     ledger::{Claim, Entry, Series, State},
-    message::RowMessage,
-    ports::{Body, Etag, Object, ObjectMeta, Page, Precondition, Store, StoreError},
-    result::RowResult,
+    model::{error_class::ErrorClass, etag::Etag, json, keys, message::RowMessage, result::RowResult},
+    ports::{Body, Object, ObjectMeta, Page, Precondition, Store, StoreError},
 };
 use tokio::time::sleep;
 
-use crate::rig::{Answer, Batch, Rig, VISIBILITY, job, message, seconds, status, unknown};
+use crate::rig::{Answer, Batch, Effect, LosesAnswer, Rig, VISIBILITY, job, message, seconds, status, unknown};
 
 fn again(message: &RowMessage) -> RowMessage {
     RowMessage { round: message.round + 1, ..message.clone() }
@@ -306,39 +300,6 @@ async fn a_late_outcome_is_kept_and_the_row_ends_once() {
     assert_eq!(completed.unknown_outcomes, 1);
 }
 
-/// Does the writes to the ledger, and answers one of them as S3 does after a repeat below us.
-struct LosesAnswers {
-    store: Arc<dyn Store>,
-    number: u32,
-    answer: StoreError,
-    writes: AtomicU32,
-}
-
-#[async_trait]
-impl Store for LosesAnswers {
-    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
-        self.store.head(key).await
-    }
-
-    async fn open(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, StoreError> {
-        self.store.open(key, version).await
-    }
-
-    async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
-        let done = self.store.put(key, body, precondition).await;
-        let lost = key.starts_with("ledger/") && self.writes.fetch_add(1, Ordering::Relaxed) == self.number;
-        if lost { Err(self.answer.clone()) } else { done }
-    }
-
-    async fn put_stream(&self, key: &str, body: Body<'_>, precondition: Precondition) -> Result<Etag, StoreError> {
-        self.store.put_stream(key, body, precondition).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
-        self.store.list(prefix, after).await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_write_that_meets_its_own_success_is_recognised() {
     let conflict = StoreError::Conflict { key: "ledger".into() };
@@ -349,14 +310,12 @@ async fn a_write_that_meets_its_own_success_is_recognised() {
         for answer in [conflict.clone(), unknown.clone()] {
             let (mut rig, mug) = (Rig::new(), message(1, "mug"));
             rig.script("mug", script.clone());
-            let store = rig.ports.store.clone();
-            let lossy = Arc::new(LosesAnswers { store, number, answer, writes: AtomicU32::new(0) });
-            rig.ports.store = lossy.clone();
+            let lossy = LosesAnswer::over(&mut rig, number, answer, Effect::AtOnce);
             rig.send(std::slice::from_ref(&mug)).await;
             assert_eq!(rig.batch().await.back, Vec::<String>::new());
             let completed = rig.completed(&mug).await;
             assert_eq!((rig.calls().len(), completed.attempts, completed.unknown_outcomes), (3, 2, 0), "{number}");
-            assert_eq!(lossy.writes.load(Ordering::Relaxed), 6, "no write is repeated");
+            assert_eq!(lossy.writes(), 6, "no write is repeated");
         }
     }
 }

@@ -13,10 +13,8 @@ use std::{
 
 use jiff::Timestamp;
 use packshot_pipeline::{
-    classify::ErrorClass,
-    keys::JobId,
     ledger::{self, Asker, Claim, Entry, Failure, Limits, Outcome, Series, State, Step},
-    request::Fingerprint,
+    model::{error_class::ErrorClass, keys::JobId, request::Fingerprint},
 };
 use stateright::{Checker, HasDiscoveries, Model, Property};
 

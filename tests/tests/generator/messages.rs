@@ -1,6 +1,6 @@
 //! Bodies, and what one message may do to its neighbours.
 
-use packshot_pipeline::{message::RowMessage, request::Request};
+use packshot_pipeline::model::{message::RowMessage, request::Request};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use packshot_pipeline::{
-    archive::{self, Asset},
+    generate::archive,
+    model::result::Asset,
     ports::{FetchError, Picture},
 };
 use sha2::{Digest as _, Sha256};

@@ -4,31 +4,33 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use packshot_local::{Depth, MemoryQueue, MemoryStore};
 use packshot_pipeline::{
-    generate::generate,
-    journal::{Fact, Nobody},
-    json,
-    keys::{self, Catalog, JobId},
+    generate::{generate, worker::Worker},
     ledger::Entry,
-    message::RowMessage,
-    ports::{
-        ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Journal, Outgoing, Picture, Ports, Precondition,
-        Queue as _,
+    model::{
+        etag::Etag,
+        event::Fact,
+        json,
+        keys::{self, Catalog, JobId},
+        message::RowMessage,
+        request::Request,
+        result::{Completed, Failed, RowResult},
     },
-    request::Request,
-    result::{Completed, Failed, RowResult},
+    ports::{
+        ApiError, Body, Clock, Delivery, FetchError, Generated, ImageApi, Journal, Nobody, Object, ObjectMeta,
+        Outgoing, Page, Picture, Ports, Precondition, Queue as _, Store, StoreError,
+    },
     settings::GenerateSettings,
-    worker::Worker,
 };
 use serde_json::Map;
 use tokio::time::{Instant, sleep};
@@ -199,6 +201,117 @@ impl Clock for TestClock {
     }
 }
 
+/// What becomes of the write whose answer is lost.
+#[derive(Clone, Copy)]
+pub(crate) enum Effect {
+    AtOnce,
+    /// Only after the next read, just before the next write.
+    Late,
+    /// At once, but the ledger cannot be read for so many tries.
+    AtOnceUnreadable(u32),
+    /// At once, and before the next read another worker writes what it makes of the entry.
+    ThenOverwritten(fn(Entry) -> Entry),
+    /// None: it takes so long that every lease has ended, and another worker has written what it makes of the entry.
+    Never(fn(Entry) -> Entry),
+}
+
+type Put = (String, Bytes, Precondition);
+
+/// Loses the answer to one write of the ledger.
+pub(crate) struct LosesAnswer {
+    store: Arc<dyn Store>,
+    number: u32,
+    answer: StoreError,
+    effect: Effect,
+    writes: AtomicU32,
+    under_way: Mutex<Option<Put>>,
+    unreadable: AtomicU32,
+}
+
+impl LosesAnswer {
+    /// Between a rig and its store: the answer to the write of this number, from 0, is this.
+    pub(crate) fn over(rig: &mut Rig, number: u32, answer: StoreError, effect: Effect) -> Arc<Self> {
+        let lossy = Arc::new(Self {
+            store: rig.ports.store.clone(),
+            number,
+            answer,
+            effect,
+            writes: AtomicU32::new(0),
+            under_way: Mutex::default(),
+            unreadable: AtomicU32::new(0),
+        });
+        rig.ports.store = lossy.clone();
+        lossy
+    }
+
+    /// Writes to the ledger so far.
+    pub(crate) fn writes(&self) -> u32 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    async fn overwrite(&self, key: &str, change: fn(Entry) -> Entry) -> Result<Etag, StoreError> {
+        let mut object = self.store.open(key, None).await?.unwrap();
+        let bytes = object.body.next().await.unwrap()?;
+        let changed = change(serde_json::from_slice(&bytes).unwrap());
+        self.store.put(key, json::to_vec(&changed).into(), Precondition::None).await
+    }
+}
+
+#[async_trait]
+impl Store for LosesAnswer {
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        self.store.head(key).await
+    }
+
+    async fn open(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, StoreError> {
+        let fails = |left: u32| left.checked_sub(1);
+        let ledger = key.starts_with("ledger/");
+        if ledger && self.unreadable.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fails).is_ok() {
+            return Err(StoreError::Unavailable { detail: "as scripted".into() });
+        }
+        self.store.open(key, version).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
+        if !key.starts_with("ledger/") {
+            return self.store.put(key, body, precondition).await;
+        }
+        let under_way = self.under_way.lock().unwrap().take();
+        if let Some((key, body, precondition)) = under_way {
+            self.store.put(&key, body, precondition).await.unwrap();
+        }
+        if self.writes.fetch_add(1, Ordering::Relaxed) != self.number {
+            return self.store.put(key, body, precondition).await;
+        }
+        match self.effect {
+            Effect::Late => *self.under_way.lock().unwrap() = Some((key.to_owned(), body, precondition)),
+            Effect::Never(change) => {
+                sleep(seconds(400)).await;
+                self.overwrite(key, change).await.unwrap();
+            }
+            Effect::AtOnce | Effect::AtOnceUnreadable(_) | Effect::ThenOverwritten(_) => {
+                self.store.put(key, body, precondition).await.unwrap();
+            }
+        }
+        match self.effect {
+            Effect::AtOnceUnreadable(tries) => self.unreadable.store(tries, Ordering::Relaxed),
+            Effect::ThenOverwritten(change) => {
+                self.overwrite(key, change).await.unwrap();
+            }
+            Effect::AtOnce | Effect::Late | Effect::Never(_) => {}
+        }
+        Err(self.answer.clone())
+    }
+
+    async fn put_stream(&self, key: &str, body: Body<'_>, precondition: Precondition) -> Result<Etag, StoreError> {
+        self.store.put_stream(key, body, precondition).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
+        self.store.list(prefix, after).await
+    }
+}
+
 /// What one invocation did.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
@@ -359,7 +472,7 @@ impl Rig {
     }
 
     pub(crate) async fn read(&self, key: &str) -> Option<Bytes> {
-        let seen = packshot_pipeline::objects::read(&self.ports, key).await.unwrap();
+        let seen = packshot_pipeline::storage::read(&self.ports, key).await.unwrap();
         seen.map(|seen| seen.bytes)
     }
 

@@ -12,13 +12,21 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use packshot_aws::config::process_environment;
 use packshot_pipeline::{
-    columns::parse_column_map,
-    intake::{CatalogReader, MAX_RECORD_BYTES, ReadError},
-    job::{NotACatalog, Source},
-    keys::{Catalog, JobId},
-    ports::{Etag, StoreError},
-    row::{Accepted, Rejected},
-    settings::{Defaults, SplitSettings},
+    catalog::{
+        reader::{CatalogReader, ReadError},
+        records::MAX_RECORD_BYTES,
+        validate::{Accepted, Rejected},
+    },
+    model::{
+        catalog_error::NotACatalog,
+        column::parse_column_map,
+        defaults::Defaults,
+        etag::Etag,
+        job::Source,
+        keys::{Catalog, JobId},
+    },
+    ports::StoreError,
+    settings::SplitSettings,
     split::validate,
 };
 use proptest::prelude::*;

@@ -7,13 +7,15 @@ use std::sync::{
 
 use async_trait::async_trait;
 use packshot_pipeline::{
-    journal::Fact,
-    keys,
-    notice::Notice,
+    merge::sweep::{SweepError, sweep},
+    model::{
+        event::Fact,
+        keys,
+        notification::Notice,
+        result::{Failed, RowResult},
+        summary::Status,
+    },
     ports::{Journal, NoticeError, Notices},
-    result::{Failed, RowResult},
-    summary::Status,
-    sweep::{SweepError, sweep},
 };
 use serde_json::Value;
 
@@ -121,7 +123,7 @@ fn a_job_that_a_redrive_heals_ends_anew() {
             "unknown_outcomes": 0, "round": 0, "input": {}
         }))
         .unwrap();
-        let failed = packshot_pipeline::json::to_line(&RowResult::Failed(Box::new(failed)));
+        let failed = packshot_pipeline::model::json::to_line(&RowResult::Failed(Box::new(failed)));
         world.ports.store.put(&key, failed.into(), Precondition::None).await.unwrap();
         world.merge(changed.clone()).await;
         world.ports.store.put(&key, completed.into(), Precondition::None).await.unwrap();

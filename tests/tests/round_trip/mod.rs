@@ -14,20 +14,15 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use packshot_local::{MemoryQueue, MemoryStore, NotifyingStore};
 use packshot_pipeline::{
-    generate::generate,
-    job::Job,
-    keys::Manifests,
+    generate::{generate, worker::Worker},
     merge::{Changed, merge},
+    model::{job::Job, keys::Manifests, request::Request, result::RowResult, spreadsheet},
     ports::{
         ApiError, Clock, Delivery, FetchError, Generated, ImageApi, Picture, Ports, Precondition, Queue as _,
         Store as _,
     },
-    request::Request,
-    result::RowResult,
     settings::{GenerateSettings, SplitSettings},
     split::{SplitError, SplitInput, SplitReport, split},
-    spreadsheet,
-    worker::Worker,
 };
 use packshot_tests::clock::TestClock;
 use proptest::prelude::*;
@@ -35,6 +30,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 mod announce;
+mod forms;
 use announce::Watcher;
 
 const KEY: &str = "incoming/spring/shoes.csv";

@@ -3,7 +3,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use packshot_pipeline::columns::Column;
+use packshot_pipeline::model::column::Column;
 
 use super::*;
 

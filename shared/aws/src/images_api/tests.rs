@@ -79,7 +79,12 @@ async fn the_call_is_the_vendors() {
         sent,
         r#"{"model":"gpt-image-1","prompt":"A mug \"Zoë\"","image_url":"https://cdn.example.com/mug.png","size":"1024x1024","quality":"high","n":2}"#
     );
-    assert!(requests[1].ends_with(r#""n":2,"background":"transparent"}"#), "{}", requests[1]);
+    let (_, sent) = requests[1].split_once("\r\n\r\n").unwrap();
+    assert_eq!(
+        sent,
+        r#"{"model":"gpt-image-1","prompt":"A mug \"Zoë\"","image_url":"https://cdn.example.com/mug.png","size":"1024x1024","quality":"high","n":2,"background":"transparent"}"#,
+        "all fields but `revision`, which is never sent"
+    );
 }
 
 #[tokio::test]

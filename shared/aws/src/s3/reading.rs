@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use packshot_pipeline::ports::{Etag, StoreError};
+use packshot_pipeline::{model::etag::Etag, ports::StoreError};
 
 use super::{
     S3Store,

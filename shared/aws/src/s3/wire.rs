@@ -5,7 +5,10 @@ use aws_sdk_s3::{
     primitives::DateTime,
 };
 use jiff::Timestamp;
-use packshot_pipeline::ports::{Etag, ObjectMeta, Precondition, StoreError};
+use packshot_pipeline::{
+    model::etag::Etag,
+    ports::{ObjectMeta, Precondition, StoreError},
+};
 
 use crate::sdk_error::Failure;
 

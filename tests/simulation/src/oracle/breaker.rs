@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use packshot_pipeline::{breaker::BreakerFile, request::Fingerprint};
+use packshot_pipeline::{generate::breaker::BreakerFile, model::request::Fingerprint};
 
 use super::check::{Check, parse, require};
 

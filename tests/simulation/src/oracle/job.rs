@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use packshot_pipeline::{
+use packshot_pipeline::model::{
+    etag::Etag,
     job::Job,
     keys::Catalog,
-    notice::Notice,
-    ports::Etag,
+    notification::Notice,
     result::RowResult,
     summary::{Status, Summary},
 };

@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use packshot_pipeline::{
-    keys::JobId,
     ledger::{Entry, Outcome, State},
-    request::Fingerprint,
+    model::{keys::JobId, request::Fingerprint},
     settings::GenerateSettings,
 };
 

@@ -8,10 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use packshot_pipeline::{
+use packshot_pipeline::model::{
+    etag::Etag,
     keys::{self, JobId, Manifests},
-    notice::Notice,
-    ports::Etag,
+    notification::Notice,
     result::RowResult,
     summary::{Latest, Status, Summary},
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use packshot_pipeline::{job::Job, journal::Fact, keys::JobId};
+use packshot_pipeline::model::{event::Fact, job::Job, keys::JobId};
 
 use super::{
     check::{Check, require},
@@ -47,12 +47,15 @@ impl MetricCounts {
         // One is missing where the answer to the summary's write was lost.
         let finished = created().count() as u64;
         require(self.finished <= finished, || format!("{} finishes of {finished} jobs recorded", self.finished))?;
+        let unknown = api.unknown;
+        require(self.unknown <= unknown, || {
+            format!("{} unknown outcomes recorded, and the ledger counts {unknown}", self.unknown)
+        })?;
         if worker_died {
             return Ok(());
         }
         require(self.calls == calls, || format!("{} of {calls} calls recorded, and no worker died", self.calls))?;
-        let unknown = api.unknown;
-        require(self.unknown >= unknown, || format!("{} of {unknown} unknown outcomes recorded", self.unknown))?;
+        require(self.unknown == unknown, || format!("{} of {unknown} unknown outcomes recorded", self.unknown))?;
         let sum = |of: fn(&Job) -> u64| created().map(of).sum::<u64>();
         let (split, valid) = (self.split, sum(|job| job.valid));
         require(split >= valid, || format!("{split} rows split, and the files have {valid}"))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use packshot_pipeline::{keys::JobId, notice::Notice, summary::Status};
+use packshot_pipeline::model::{keys::JobId, notification::Notice, summary::Status};
 
 use super::{
     check::{Check, require},

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use packshot_pipeline::{
-    classify::ErrorClass,
-    job::Job,
-    keys::{self, JobId, ResultsKey},
-    message::RowMessage,
-    result::RowResult,
+    model::{
+        error_class::ErrorClass,
+        job::Job,
+        keys::{self, JobId, ResultsKey},
+        message::RowMessage,
+        result::RowResult,
+    },
     settings::AccountPolicy,
 };
 

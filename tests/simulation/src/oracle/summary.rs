@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use packshot_pipeline::summary::{Status, Summary};
+use packshot_pipeline::model::summary::{Status, Summary};
 
 use super::{
     check::{Check, require},

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use futures::future::join_all;
 use jiff::Timestamp;
 use packshot_pipeline::{
+    model::request::Request,
     ports::{ApiError, Clock, Generated, ImageApi},
-    request::Request,
 };
 use rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{

@@ -1,0 +1,67 @@
+//! Unpacks gzip, several members included, and stops at bombs.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_compression::tokio::bufread::GzipDecoder;
+use futures::{StreamExt as _, stream::BoxStream};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use bytes::Bytes;
+
+use super::reader::ReadError;
+use crate::{
+    model::catalog_error::NotACatalog,
+    ports::{Body, StoreError},
+};
+
+/// The longest text that a packed file may hold.
+const MAX_UNPACKED_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+/// How much longer than the packed file the text may be. Catalogs reach twenty, gzip's limit is a thousand.
+const MAX_RATIO: u64 = 200;
+/// Texts up to this length may be packed as tightly as they can.
+const ANY_RATIO_BYTES: u64 = 16 * 1024 * 1024;
+const CHUNK: usize = 64 * 1024;
+
+pub(super) fn unpack(body: Body<'static>) -> BoxStream<'static, Result<Bytes, ReadError>> {
+    let packed = Arc::new(AtomicU64::new(0));
+    let counter = packed.clone();
+    let counted = body.map(move |chunk| {
+        let chunk = chunk.map_err(io::Error::other)?;
+        counter.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        Ok::<_, io::Error>(chunk)
+    });
+    let mut decoder = GzipDecoder::new(StreamReader::new(counted));
+    decoder.multiple_members(true);
+    let mut unpacked = 0;
+    let text = ReaderStream::with_capacity(decoder, CHUNK).map(move |chunk| {
+        let chunk = chunk.map_err(failure)?;
+        unpacked += chunk.len() as u64;
+        let ratio = unpacked / packed.load(Ordering::Relaxed).max(1);
+        if unpacked > MAX_UNPACKED_BYTES || (unpacked > ANY_RATIO_BYTES && ratio > MAX_RATIO) {
+            let what = format!(
+                "the gzip file unpacks to more than {MAX_RATIO} times its size, or to more than {} GiB; no catalog does. \
+                 Drop it unpacked, or cut it into several files",
+                MAX_UNPACKED_BYTES >> 30
+            );
+            return Err(NotACatalog::new("gzip_too_large", what).into());
+        }
+        Ok(chunk)
+    });
+    text.boxed()
+}
+
+fn failure(error: io::Error) -> ReadError {
+    let how = match error.downcast::<StoreError>() {
+        Ok(store) => return store.into(),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => "ends in the middle",
+        Err(_) => "is damaged",
+    };
+    NotACatalog::new("damaged_gzip", format!("the gzip file {how}; pack it again, upload it whole, and drop it again"))
+        .into()
+}

@@ -1,0 +1,181 @@
+//! Writes what a row ends with. A completed result is never overwritten by a failed one, and a failed one of a later round
+//! is not overwritten by an earlier one's.
+
+use std::time::Duration;
+
+use super::{
+    archive,
+    disposition::{Disposition, GenerateError},
+    failure::attributes,
+    fingerprint_ledger::FingerprintLedger,
+    invocation::{AFTER_CALL, Invocation},
+};
+use crate::{
+    ledger::{GivenUp, Outcome, Paid},
+    model::{
+        error_class::ErrorClass,
+        event::Fact,
+        json, keys,
+        message::RowMessage,
+        result::{Completed, CompletedStatus, Failed, FailedStatus, RowResult},
+    },
+    ports::{Outgoing, Picture, StoreError},
+    storage::{self, Seen},
+};
+
+/// The longest a row waits for its images to be kept.
+const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The result object of one row.
+pub(super) struct RowResultFile<'a> {
+    invocation: Invocation<'a>,
+    message: &'a RowMessage,
+    key: String,
+    /// As it was read last. An old reading costs one more round, nothing else.
+    seen: Option<Seen>,
+}
+
+impl<'a> RowResultFile<'a> {
+    pub(super) fn new(invocation: Invocation<'a>, message: &'a RowMessage) -> Self {
+        Self { invocation, message, key: keys::result(&message.job, message.row, &message.sku), seen: None }
+    }
+
+    pub(super) async fn read(&self) -> Result<Option<Seen>, StoreError> {
+        storage::read(self.invocation.ports, &self.key).await
+    }
+
+    pub(super) fn remember(&mut self, seen: Option<Seen>) {
+        self.seen = seen;
+    }
+
+    /// Whether this delivery has nothing left to do: the row is completed, or has failed for this round, or for good.
+    pub(super) fn is_settled(&self) -> bool {
+        match self.seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok()) {
+            Some(RowResult::Completed(_)) => true,
+            Some(RowResult::Failed(failed)) => {
+                failed.round >= self.message.round || failed.error_class == ErrorClass::Row
+            }
+            None => false,
+        }
+    }
+
+    /// Keeps the images that are not kept yet, then writes the completed result of a paid outcome.
+    pub(super) async fn complete(
+        &self,
+        ledger: &FingerprintLedger<'_>,
+        Paid { mut outcome, calls, unknown }: Paid,
+    ) -> Result<Disposition, GenerateError> {
+        let Invocation { ports, settings, worker, .. } = self.invocation;
+        let message = self.message;
+        let paid_here = outcome.job == message.job && outcome.row == message.row;
+        let urls = outcome.image_urls.len();
+        if settings.archive && outcome.assets.iter().filter(|asset| asset.n <= urls).count() < urls {
+            self.keep_images(&mut outcome).await;
+            if paid_here && !outcome.assets.is_empty() {
+                ledger.record_assets(&outcome).await;
+            }
+        }
+        let (request_id, archive_error) = (outcome.request_id.clone(), outcome.archive_error.is_some());
+        let result = RowResult::Completed(Box::new(Completed {
+            sku: message.sku.clone(),
+            status: CompletedStatus::Completed,
+            image_count: outcome.image_count,
+            image_urls: outcome.image_urls,
+            request_id: outcome.request_id,
+            model_actual: outcome.model_actual,
+            row: message.row,
+            job: message.job.clone(),
+            fingerprint: message.fingerprint.clone(),
+            attempts: if paid_here { calls } else { 0 },
+            reused: !paid_here,
+            model: message.request.model.clone(),
+            latency_ms: outcome.latency_ms,
+            completed_at: outcome.completed_at,
+            short: outcome.image_count < usize::from(message.request.n),
+            assets: outcome.assets,
+            unknown_outcomes: if paid_here { unknown } else { 0 },
+            archive_error: outcome.archive_error,
+            image_url: Some(message.request.image_url.clone()),
+            prompt: Some(message.request.prompt.clone()),
+        }));
+        let line = json::to_line(&result);
+        storage::update(ports, &self.key, self.seen.clone(), |current| {
+            let completed = matches!(current.map(serde_json::from_slice), Some(Ok(RowResult::Completed(_))));
+            (!completed).then(|| line.clone())
+        })
+        .await?;
+        ports.journal.note(Fact::RowCompleted { reused: !paid_here, archive_error });
+        tracing::info!(api_request_id = request_id, reused = !paid_here, archive_error, "completed");
+        if paid_here {
+            worker.guardrail.ended(ports, &message.job, message.round, false).await?;
+        }
+        Ok(Disposition::Ack)
+    }
+
+    /// Keeps the images behind the API's addresses, as far as the time allows. Those that came inline are kept already.
+    async fn keep_images(&self, outcome: &mut Outcome) {
+        let Invocation { ports, worker, .. } = self.invocation;
+        let urls = outcome.image_urls.iter().cloned().zip(1..).map(|(url, n)| (n, Picture::Url(url)));
+        let images: Vec<_> = urls.collect();
+        let keep = archive::keep(ports, &worker.pictures, &self.message.catalog, &self.message.sku, &images);
+        let limit = ARCHIVE_TIMEOUT.min(self.invocation.left().saturating_sub(AFTER_CALL / 2));
+        let Ok(kept) = tokio::time::timeout(limit, keep).await else {
+            outcome.archive_error = Some("the images could not be fetched in time".into());
+            return;
+        };
+        let urls = outcome.image_urls.len();
+        outcome.assets.retain(|asset| asset.n > urls);
+        // Inline images cannot be tried again, so what was said about them still holds.
+        let lost = outcome.archive_error.take().filter(|_| urls + outcome.assets.len() < outcome.image_count);
+        outcome.archive_error = lost.into_iter().chain(kept.error).reduce(|a, b| format!("{a}; {b}"));
+        outcome.assets.splice(0..0, kept.assets);
+    }
+
+    /// Writes the failed result, after the row has its place in the retry queue: the result vouches for both.
+    pub(super) async fn fail(&self, given_up: &GivenUp) -> Result<Disposition, GenerateError> {
+        let Invocation { ports, worker, .. } = self.invocation;
+        let (message, failure) = (self.message, &given_up.failure);
+        // A failure of a later round is shared with what that round was asked for: only the next one calls again.
+        let round = given_up.round.max(message.round);
+        if failure.error_class.may_heal() {
+            let again = RowMessage { round: round + 1, ..message.clone() };
+            let attributes = attributes(&failure.error_code, failure.error_class);
+            ports.retry.send(&[Outgoing { body: again.encode(), attributes }]).await?;
+        }
+        let reused = failure.row != message.row;
+        let (calls, unknown) = if reused { (0, 0) } else { (given_up.calls, given_up.unknown) };
+        let result = RowResult::Failed(Box::new(Failed {
+            sku: message.sku.clone(),
+            status: FailedStatus::Failed,
+            error: failure.error.clone(),
+            row: message.row,
+            job: message.job.clone(),
+            fingerprint: Some(message.fingerprint.clone()),
+            attempts: calls,
+            reused,
+            model: Some(message.request.model.clone()),
+            latency_ms: failure.latency_ms,
+            failed_at: failure.failed_at,
+            error_code: failure.error_code.clone(),
+            error_class: failure.error_class,
+            http_status: failure.http_status,
+            line: message.line,
+            unknown_outcomes: unknown,
+            round,
+            input: message.input.clone(),
+        }));
+        let line = json::to_line(&result);
+        storage::update(ports, &self.key, self.seen.clone(), |current| match current.map(serde_json::from_slice) {
+            Some(Ok(RowResult::Completed(_))) => None,
+            Some(Ok(RowResult::Failed(failed))) if failed.round >= round => None,
+            _ => Some(line.clone()),
+        })
+        .await?;
+        ports.journal.note(Fact::RowFailed(failure.error_class));
+        tracing::info!(code = failure.error_code, class = failure.error_class.as_str(), round, "failed");
+        if calls > 0 {
+            worker.guardrail.ended(ports, &message.job, round, true).await?;
+        }
+        Ok(Disposition::Ack)
+    }
+}

@@ -1,0 +1,25 @@
+//! Cutting text that others wrote.
+
+/// Cuts a text to at most `max_bytes` bytes of UTF-8, at a character boundary; a cut text ends in `…`.
+#[must_use]
+pub fn shorten(mut text: String, max_bytes: usize) -> String {
+    if text.len() > max_bytes {
+        text.truncate(text.floor_char_boundary(max_bytes.saturating_sub('…'.len_utf8())));
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_character_is_cut_in_two() {
+        for (text, max, expected) in
+            [("", 4, ""), ("abcd", 4, "abcd"), ("abcde", 4, "a…"), ("ééé", 6, "ééé"), ("éééé", 6, "é…"), ("éa", 2, "…")]
+        {
+            assert_eq!(shorten(text.to_owned(), max), expected, "{text} {max}");
+        }
+    }
+}
