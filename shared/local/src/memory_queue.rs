@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use packshot_pipeline::{
     model::message::MAX_MESSAGE_BYTES,
-    ports::{Delivery, Outgoing, Queue, QueueError},
+    ports::{Delivery, OutgoingMessage, Queue, QueueError},
 };
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
@@ -41,7 +41,7 @@ struct State {
 }
 
 struct Message {
-    content: Outgoing,
+    content: OutgoingMessage,
     visible_at: Instant,
     receives: u32,
 }
@@ -68,7 +68,7 @@ pub struct Depth {
 }
 
 impl State {
-    fn push(&mut self, content: Outgoing, now: Instant) {
+    fn push(&mut self, content: OutgoingMessage, now: Instant) {
         self.sent += 1;
         self.messages.insert(self.sent, Message { content, visible_at: now, receives: 0 });
         self.turns.insert((now, self.sent), Phase::Fresh);
@@ -216,20 +216,20 @@ impl MemoryQueue {
 
     /// All messages, visible or not, in the order in which they were sent.
     #[must_use]
-    pub fn contents(&self) -> Vec<Outgoing> {
+    pub fn contents(&self) -> Vec<OutgoingMessage> {
         self.lock().messages.values().map(|message| message.content.clone()).collect()
     }
 
     /// Moves every visible message to another queue, as StartMessageMoveTask does, and returns their number.
     pub fn redrive_to(&self, other: &Self) -> usize {
         let now = Instant::now();
-        let moved: Vec<(u64, Outgoing)> = {
+        let moved: Vec<(u64, OutgoingMessage)> = {
             let state = self.lock();
             let visible = state.turns.range(..=(now, u64::MAX));
             visible.filter_map(|(&(_, n), _)| Some((n, state.messages.get(&n)?.content.clone()))).collect()
         };
         let count = moved.len();
-        let (numbers, contents): (Vec<u64>, Vec<Outgoing>) = moved.into_iter().unzip();
+        let (numbers, contents): (Vec<u64>, Vec<OutgoingMessage>) = moved.into_iter().unzip();
         // One lock at a time, because the other queue may be sending its dead letters here. Added there before removed here,
         // so that no observer finds both queues empty.
         other.push_all(contents);
@@ -249,13 +249,13 @@ impl MemoryQueue {
     }
 
     /// Adds as many messages as there is room for and returns their number.
-    fn push_some(&self, contents: &[&Outgoing]) -> usize {
+    fn push_some(&self, contents: &[&OutgoingMessage]) -> usize {
         let room = self.capacity.saturating_sub(self.len()).min(contents.len());
         self.push_all(contents.iter().take(room).map(|&content| content.clone()));
         room
     }
 
-    fn push_all(&self, contents: impl IntoIterator<Item = Outgoing>) {
+    fn push_all(&self, contents: impl IntoIterator<Item = OutgoingMessage>) {
         let now = Instant::now();
         let mut state = self.lock();
         contents.into_iter().for_each(|content| state.push(content, now));
@@ -270,11 +270,11 @@ impl MemoryQueue {
 
 #[async_trait]
 impl Queue for MemoryQueue {
-    async fn send(&self, messages: &[Outgoing]) -> Result<(), QueueError> {
+    async fn send(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError> {
         let refused: Vec<(usize, String)> =
             messages.iter().enumerate().filter_map(|(index, message)| Some((index, refusal(message)?))).collect();
         let accepted = messages.iter().enumerate().filter(|(index, _)| refused.iter().all(|(other, _)| other != index));
-        let accepted: Vec<&Outgoing> = accepted.map(|(_, message)| message).collect();
+        let accepted: Vec<&OutgoingMessage> = accepted.map(|(_, message)| message).collect();
         let mut rest = &accepted[..];
         loop {
             // Registered before the look at the queue, so that no room is missed.
@@ -309,7 +309,7 @@ impl Queue for MemoryQueue {
 }
 
 /// Why SQS would refuse this message.
-fn refusal(message: &Outgoing) -> Option<String> {
+fn refusal(message: &OutgoingMessage) -> Option<String> {
     const TYPE: &str = "String";
     let attributes: usize = message.attributes.iter().map(|(name, value)| name.len() + TYPE.len() + value.len()).sum();
     let bytes = message.body.len() + attributes;
@@ -331,8 +331,8 @@ mod tests {
 
     const VISIBILITY: Duration = Duration::from_secs(30);
 
-    fn message(body: &str) -> Outgoing {
-        Outgoing { body: body.to_owned(), attributes: BTreeMap::from([("error_code", "timeout".to_owned())]) }
+    fn message(body: &str) -> OutgoingMessage {
+        OutgoingMessage { body: body.to_owned(), attributes: BTreeMap::from([("error_code", "timeout".to_owned())]) }
     }
 
     fn bodies(deliveries: &[Delivery]) -> Vec<&str> {
@@ -413,7 +413,7 @@ mod tests {
     #[tokio::test]
     async fn attributes_count_towards_the_size_and_are_checked() {
         let queue = MemoryQueue::new(VISIBILITY, None, None);
-        let with = |value: String, body| Outgoing { body, attributes: BTreeMap::from([("error", value)]) };
+        let with = |value: String, body| OutgoingMessage { body, attributes: BTreeMap::from([("error", value)]) };
         let room = MAX_MESSAGE_BYTES - "error".len() - "String".len();
         assert_eq!(queue.send(&[with("x".repeat(99), "x".repeat(room - 99))]).await, Ok(()));
         for bad in [with("x".repeat(100), "x".repeat(room - 99)), with("\u{b}".into(), "x".into())] {

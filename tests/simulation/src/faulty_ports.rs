@@ -16,8 +16,11 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use packshot_pipeline::{
     ledger::{Entry, State},
-    model::{etag::Etag, event::Fact, keys, notification::Notice},
-    ports::{Body, Journal, NoticeError, Notices, Object, ObjectMeta, Outgoing, Page, Precondition, Store, StoreError},
+    model::{etag::Etag, event::MetricEvent, keys, notification::Notification},
+    ports::{
+        Body, MetricsRecorder, Notifier, NotifyError, Object, ObjectMeta, OutgoingMessage, Page, Precondition, Store,
+        StoreError,
+    },
 };
 use parking_lot::Mutex;
 use tokio::time::sleep;
@@ -33,7 +36,7 @@ pub(crate) struct FaultyPorts {
     pub(crate) state: Arc<SimState>,
     pub(crate) actor: Actor,
     /// For a planted mutation: messages that wait for the checkpoint.
-    late_messages: Mutex<Vec<Outgoing>>,
+    late_messages: Mutex<Vec<OutgoingMessage>>,
     /// For a planted mutation: the answer to the last write of the ledger was lost.
     ledger_answer_lost: AtomicBool,
 }
@@ -73,7 +76,7 @@ impl FaultyPorts {
     }
 
     /// For a planted mutation: keeps messages until the next write of this invocation.
-    pub(crate) fn keep_messages(&self, messages: Vec<Outgoing>) {
+    pub(crate) fn keep_messages(&self, messages: Vec<OutgoingMessage>) {
         self.late_messages.lock().extend(messages);
     }
 
@@ -234,7 +237,7 @@ impl Store for FaultyPorts {
             self.ledger_answer_lost.store(lost, Ordering::Relaxed);
         }
         if self.has(Mutation::RecordedUncounted) && fault == Some(Fault::Before) && counts_unknown(key, &body) {
-            self.state.oracle(|oracle| oracle.metric(Fact::OutcomeUnknown));
+            self.state.oracle(|oracle| oracle.metric(MetricEvent::OutcomeUnknown));
         }
         self.write(Call::Put, key, body, precondition, fault).await
     }
@@ -271,11 +274,11 @@ impl Store for FaultyPorts {
     }
 }
 
-impl Journal for FaultyPorts {
-    fn note(&self, fact: Fact) {
+impl MetricsRecorder for FaultyPorts {
+    fn record(&self, event: MetricEvent) {
         self.state.trace_text(format_args!("{} records {fact:?}", self.actor.name));
         let lost = self.ledger_answer_lost.load(Ordering::Relaxed);
-        if self.has(Mutation::LostAnswerUnrecorded) && fact == Fact::OutcomeUnknown && lost {
+        if self.has(Mutation::LostAnswerUnrecorded) && fact == MetricEvent::OutcomeUnknown && lost {
             return;
         }
         self.state.oracle(|oracle| oracle.metric(fact));
@@ -283,11 +286,11 @@ impl Journal for FaultyPorts {
 }
 
 #[async_trait]
-impl Notices for FaultyPorts {
-    async fn publish(&self, notice: &Notice) -> Result<(), NoticeError> {
+impl Notifier for FaultyPorts {
+    async fn publish(&self, notice: &Notification) -> Result<(), NotifyError> {
         let key = notice.job.as_str();
         let fault = self.begin(Call::Publish, key).await;
-        let unsent = || Err(NoticeError::Unsent { detail: "simulated".into() });
+        let unsent = || Err(NotifyError::Unsent { detail: "simulated".into() });
         if fault == Some(Fault::Before) {
             self.trace(Call::Publish, key, "failed before");
             return unsent();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use packshot_pipeline::ports::{Outgoing, Queue, QueueError};
+use packshot_pipeline::ports::{OutgoingMessage, Queue, QueueError};
 
 use crate::{
     call::Call,
@@ -28,7 +28,7 @@ impl FaultyQueue {
     }
 
     /// Sends messages that no fault kept back.
-    async fn send_now(&self, messages: Vec<Outgoing>) -> Result<(), QueueError> {
+    async fn send_now(&self, messages: Vec<OutgoingMessage>) -> Result<(), QueueError> {
         let (ports, state) = (&self.ports, &self.ports.state);
         match (self.call, state.plan.mutation) {
             (Call::SendRetry, Some(Mutation::RetryQueueLoses)) => Ok(()),
@@ -50,7 +50,7 @@ impl FaultyQueue {
 
 #[async_trait]
 impl Queue for FaultyQueue {
-    async fn send(&self, messages: &[Outgoing]) -> Result<(), QueueError> {
+    async fn send(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError> {
         let fault = self.ports.begin(self.call, "").await;
         let mut unsent: Vec<usize> = match fault {
             Some(Fault::Before | Fault::Break) => (0..messages.len()).collect(),
@@ -97,9 +97,9 @@ impl Queue for FaultyQueue {
 }
 
 /// For a planted mutation.
-fn without_end_of_sku(message: &Outgoing) -> Outgoing {
+fn without_end_of_sku(message: &OutgoingMessage) -> OutgoingMessage {
     let mut body: serde_json::Value = serde_json::from_str(&message.body).unwrap_or_default();
     let sku = body["sku"].as_str().map(|sku| sku.chars().take(sku.chars().count() - 1).collect::<String>());
     body["sku"] = sku.into();
-    Outgoing { body: body.to_string(), attributes: BTreeMap::new() }
+    OutgoingMessage { body: body.to_string(), attributes: BTreeMap::new() }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use packshot_pipeline::{
     model::request::{Fingerprint, Request},
-    ports::{ApiError, Clock as _, FetchError, Generated, ImageApi, Picture},
+    ports::{ApiError, Clock as _, FetchError, Generated, GeneratedImage, ImageApi},
 };
 use tokio::time::sleep;
 
@@ -110,8 +110,8 @@ impl ImageApi for FaultyPorts {
                 sleep(takes).await;
                 let n = if fewer { 1 } else { usize::from(request.n) };
                 let image = |n| match inline {
-                    true => Picture::Inline(Bytes::from_static(PNG)),
-                    false => Picture::Url(format!("https://img.example/{request_id}/{n}.png")),
+                    true => GeneratedImage::Inline(Bytes::from_static(PNG)),
+                    false => GeneratedImage::Url(format!("https://img.example/{request_id}/{n}.png")),
                 };
                 let pictures = (1..=n).map(image).collect();
                 call.unanswered = false;

@@ -26,7 +26,7 @@ pub enum Mutation {
     MergeWithoutPrecondition,
     /// Unknown outcomes are tried again without a limit.
     UnknownRetriedFreely,
-    /// Paid outcomes are not reused.
+    /// PaidOutcome outcomes are not reused.
     NeverReuse,
     /// `latest.json` is written without reading the one that exists.
     LatestWithoutRead,

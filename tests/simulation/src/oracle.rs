@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use packshot_pipeline::model::{
     error_class::ErrorClass,
     etag::Etag,
-    event::Fact,
+    event::MetricEvent,
     keys::{self, Catalog, JobId},
-    notification::Notice,
+    notification::Notification,
     request::Fingerprint,
     result::RowResult,
 };
@@ -153,12 +153,12 @@ impl Oracle {
     }
 
     /// The product records a metric.
-    pub(crate) fn metric(&mut self, event: Fact) {
+    pub(crate) fn metric(&mut self, event: MetricEvent) {
         self.metrics.record(event);
     }
 
     /// The subscribers are notified.
-    pub(crate) fn notified(&mut self, notification: &Notice) {
+    pub(crate) fn notified(&mut self, notification: &Notification) {
         let check = notifications::sent(&mut self.jobs, notification);
         self.record(check);
     }

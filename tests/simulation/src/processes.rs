@@ -70,8 +70,8 @@ fn ports(state: &Arc<SimState>, actor: Actor) -> Ports {
         retry: Arc::new(FaultyQueue::retry(ports.clone())),
         images: ports.clone(),
         clock: state.clock.clone(),
-        journal: ports.clone(),
-        notices: ports,
+        metrics: ports.clone(),
+        notifier: ports,
     }
 }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use packshot_local::{MemoryQueue, MemoryStore};
 use packshot_pipeline::{
     model::etag::Etag,
-    ports::{Clock as _, Outgoing, Page, Precondition, Queue as _, Store as _, StoreError},
+    ports::{Clock as _, OutgoingMessage, Page, Precondition, Queue as _, Store as _, StoreError},
     split::SplitInput,
 };
 use parking_lot::{Mutex, MutexGuard};
@@ -261,10 +261,10 @@ impl SimState {
     }
 
     pub(crate) async fn send_body(&self, queue: &MemoryQueue, body: String) {
-        self.send(queue, &[Outgoing { body, attributes: BTreeMap::new() }]).await;
+        self.send(queue, &[OutgoingMessage { body, attributes: BTreeMap::new() }]).await;
     }
 
-    pub(crate) async fn send(&self, queue: &MemoryQueue, messages: &[Outgoing]) {
+    pub(crate) async fn send(&self, queue: &MemoryQueue, messages: &[OutgoingMessage]) {
         if let Err(error) = queue.send(messages).await {
             self.oracle(|oracle| oracle.report(format!("the simulated queue refuses: {error}")));
         }

@@ -8,7 +8,7 @@ use packshot_pipeline::model::{
     etag::Etag,
     job::Job,
     keys::Catalog,
-    notification::Notice,
+    notification::Notification,
     result::RowResult,
     summary::{Status, Summary},
 };
@@ -42,7 +42,7 @@ pub(super) struct JobRecord {
     pub(super) review: BTreeMap<u64, Bytes>,
     pub(super) summary: Option<Summary>,
     /// The notifications that may be sent: one for each end that the job has had.
-    pub(super) allowed_notifications: Vec<Notice>,
+    pub(super) allowed_notifications: Vec<Notification>,
     /// The status in each notification that was sent, the newest last.
     pub(super) notified: Vec<Status>,
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use packshot_pipeline::model::{
     etag::Etag,
     keys::{self, JobId, Manifests},
-    notification::Notice,
+    notification::Notification,
     result::RowResult,
     summary::{Latest, Status, Summary},
 };
@@ -87,7 +87,7 @@ impl ManifestsRecord {
             (File::Summary, _) => {
                 let summary: Summary = parse(key, bytes)?;
                 summary::check(key, job, &summary)?;
-                job.allowed_notifications.extend(Notice::of(&summary));
+                job.allowed_notifications.extend(Notification::of(&summary));
                 job.summary = Some(summary);
             }
             (_, Expected::Rejected { .. }) => return Err(format!("{key}: of a file that is no catalog")),

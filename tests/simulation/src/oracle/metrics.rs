@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use packshot_pipeline::model::{event::Fact, job::Job, keys::JobId};
+use packshot_pipeline::model::{event::MetricEvent, job::Job, keys::JobId};
 
 use super::{
     check::{Check, require},
@@ -24,17 +24,17 @@ pub(super) struct MetricCounts {
 }
 
 impl MetricCounts {
-    pub(super) fn record(&mut self, event: Fact) {
+    pub(super) fn record(&mut self, event: MetricEvent) {
         match event {
-            Fact::Called { .. } => self.calls += 1,
-            Fact::OutcomeUnknown => self.unknown += 1,
-            Fact::RowsSplit { sent, rejected } => {
+            MetricEvent::Called { .. } => self.calls += 1,
+            MetricEvent::OutcomeUnknown => self.unknown += 1,
+            MetricEvent::RowsSplit { sent, rejected } => {
                 self.split += sent;
                 self.rejected += rejected;
             }
-            Fact::RowCompleted { .. } => self.completed += 1,
-            Fact::RowFailed(_) => self.failed += 1,
-            Fact::ManifestWritten { first: true, .. } => self.finished += 1,
+            MetricEvent::RowCompleted { .. } => self.completed += 1,
+            MetricEvent::RowFailed(_) => self.failed += 1,
+            MetricEvent::ManifestWritten { first: true, .. } => self.finished += 1,
             _ => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use packshot_pipeline::model::{keys::JobId, notification::Notice, summary::Status};
+use packshot_pipeline::model::{keys::JobId, notification::Notification, summary::Status};
 
 use super::{
     check::{Check, require},
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Checks a notification that was sent and remembers it.
-pub(super) fn sent(jobs: &mut BTreeMap<JobId, JobRecord>, notification: &Notice) -> Check {
+pub(super) fn sent(jobs: &mut BTreeMap<JobId, JobRecord>, notification: &Notification) -> Check {
     let id = &notification.job;
     let job = jobs.get_mut(id).ok_or_else(|| format!("job {id}: notified, and it was never uploaded"))?;
     job.notified.push(notification.status);
