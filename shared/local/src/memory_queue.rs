@@ -132,6 +132,8 @@ impl MemoryQueue {
             }
             match next {
                 Some(visible_at) => tokio::select! {
+                    // Without this, Tokio draws the order from a generator that no seed decides.
+                    biased;
                     () = changed => {}
                     () = sleep_until(visible_at) => {}
                 },

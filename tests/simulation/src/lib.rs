@@ -1,48 +1,55 @@
-//! The three use cases over a world that does what worlds do, by the seed.
+//! Runs the three use cases in one simulated process, with faults drawn from a seed, and checks every promise.
 //!
-//! Everything runs on one thread with Tokio's clock paused, and every chance comes from the seed, so that the same seed is the
-//! same run to the last port call.
+//! A run uses one thread, Tokio's clock is paused, and every chance comes from the seed: the same seed is the same run to the
+//! last port call. README.md states what this rests on.
+
+mod call;
+mod clock;
+mod fault;
+mod faulty_ports;
+mod faulty_queue;
+mod images_api;
+mod mutation;
+mod oracle;
+mod plan;
+mod processes;
+mod random;
+mod run;
+mod state;
+mod stats;
+mod trace;
+mod uploads;
 
 use std::{
     cell::Cell,
     ops::Range,
     panic::{self, AssertUnwindSafe},
     sync::{
-        Mutex, Once, PoisonError,
+        Once,
         atomic::{AtomicU64, Ordering},
     },
     thread,
 };
 
-mod api;
-mod bug;
-mod oracle;
-mod plan;
-mod trace;
-mod wire;
-mod world;
+use parking_lot::Mutex;
 
-pub use self::{
-    bug::Bug,
-    plan::{Moment, Plan},
-    world::{Outcome, Stats},
-};
+pub use self::{fault::CrashPoint, mutation::Mutation, plan::Plan, run::Outcome, stats::Stats};
 
 /// A seed that broke a promise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Failure {
-    /// Which.
+    /// The seed.
     pub seed: u64,
-    /// What broke.
+    /// The first broken promise.
     pub broken: String,
 }
 
-/// What many runs found.
+/// What many runs came to.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// In sum.
+    /// The numbers of all runs, in sum.
     pub stats: Stats,
-    /// Runs made.
+    /// The number of runs.
     pub runs: u64,
     /// In the order of the seeds.
     pub failures: Vec<Failure>,
@@ -52,7 +59,7 @@ thread_local! {
     static PANICS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The product catches the panic of one message and the runtime that of one task; here each of them is a broken promise.
+/// Counts panics. The product catches the panic of a message and the runtime that of a task; here each is a broken promise.
 fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -64,7 +71,7 @@ fn watch_panics() {
     });
 }
 
-/// Runs one plan, on a thread of its own, because the caller's may belong to a runtime.
+/// Runs one plan on a thread of its own, because the caller's thread may belong to a runtime.
 pub fn run_plan(plan: Plan, keep_trace: bool) -> Outcome {
     let ran = thread::scope(|scope| scope.spawn(|| run_here(plan, keep_trace)).join());
     ran.unwrap_or_else(|_| could_not_run("the simulation panicked".into()))
@@ -83,7 +90,7 @@ fn run_here(plan: Plan, keep_trace: bool) -> Outcome {
     };
     let ran = panic::catch_unwind(AssertUnwindSafe(|| {
         tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
-            runtime.block_on(world::run(plan, keep_trace))
+            runtime.block_on(run::run(plan, keep_trace))
         })
     }));
     let mut outcome = ran.unwrap_or_else(|_| could_not_run("the simulation panicked".into()));
@@ -93,7 +100,7 @@ fn run_here(plan: Plan, keep_trace: bool) -> Outcome {
     outcome
 }
 
-/// Runs the plans of many seeds on all cores; stops early when `enough` failures are found.
+/// Runs the plans of many seeds on all cores, each run on one thread. Stops early once `enough` failures are found.
 pub fn run_many(seeds: Range<u64>, enough: usize, plan: impl Fn(u64) -> Plan + Sync) -> Findings {
     let next = AtomicU64::new(seeds.start);
     let findings = Mutex::new(Findings::default());
@@ -104,7 +111,7 @@ pub fn run_many(seeds: Range<u64>, enough: usize, plan: impl Fn(u64) -> Plan + S
                 let mut own = Findings::default();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let found = findings.lock().unwrap_or_else(PoisonError::into_inner).failures.len();
+                    let found = findings.lock().failures.len();
                     if seed >= seeds.end || found >= enough {
                         break;
                     }
@@ -112,17 +119,17 @@ pub fn run_many(seeds: Range<u64>, enough: usize, plan: impl Fn(u64) -> Plan + S
                     own.runs += 1;
                     own.stats.add(&outcome.stats);
                     if let Some(broken) = outcome.broken {
-                        let mut all = findings.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut all = findings.lock();
                         all.failures.push(Failure { seed, broken });
                     }
                 }
-                let mut all = findings.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut all = findings.lock();
                 all.runs += own.runs;
                 all.stats.add(&own.stats);
             });
         }
     });
-    let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut findings = findings.into_inner();
     findings.failures.sort();
     findings
 }

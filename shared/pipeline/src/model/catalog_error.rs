@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a file cannot be a catalog. Ends in a summary with status `rejected`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "NotACatalog"))]
 pub struct CatalogError {
     /// A word for machines.
     pub code: String,

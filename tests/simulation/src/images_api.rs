@@ -1,4 +1,4 @@
-//! An images API that does everything the contract knows of, and keeps its own account.
+//! An images API with every answer that the contract knows, which keeps its own account of what it bills.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -10,18 +10,20 @@ use packshot_pipeline::{
 };
 use tokio::time::sleep;
 
-use super::{
-    plan::{Moment, percent, up_to},
-    wire::{Call, Fault, Wire},
-    world::World,
+use crate::{
+    call::Call,
+    fault::{CrashPoint, Fault},
+    faulty_ports::FaultyPorts,
+    random::{percent, up_to},
+    state::SimState,
 };
 
-/// The signature and the header of a PNG of one pixel: all that the archive looks at.
+/// The signature and the header of a PNG of one pixel: the archive reads no more.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\x1f\x15\xc4\x89";
 
-/// How a call goes.
+/// The outcome of a call.
 enum Answer {
-    Pictures {
+    Images {
         inline: bool,
         fewer: bool,
     },
@@ -32,7 +34,7 @@ enum Answer {
     },
     NotSent,
     Misconfigured,
-    /// Nothing ever comes back.
+    /// The answer never comes.
     Silence {
         billed: bool,
     },
@@ -45,46 +47,46 @@ enum Answer {
 
 /// Ends a call in the account, also when the caller dies.
 struct InFlight {
-    world: Arc<World>,
+    state: Arc<SimState>,
     fingerprint: Fingerprint,
-    /// Whether the API has it, and has not answered.
-    sent: bool,
+    /// Whether the API has received the call and not answered it.
+    unanswered: bool,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.world.oracle(|oracle| oracle.call_ends(&self.fingerprint, self.sent));
+        self.state.oracle(|oracle| oracle.call_ends(&self.fingerprint, self.unanswered));
     }
 }
 
 #[async_trait]
-impl ImageApi for Wire {
+impl ImageApi for FaultyPorts {
     async fn generate(&self, request: &Request, idempotency_key: &str) -> Result<Generated, ApiError> {
-        let world = &self.world;
+        let state = &self.state;
         let fingerprint = request.fingerprint();
-        let now = world.clock.now();
-        world.oracle(|oracle| oracle.call_begins(&fingerprint, idempotency_key, now, self.actor.deadline));
-        let mut call = InFlight { world: world.clone(), fingerprint: fingerprint.clone(), sent: false };
-        let fault = self.way(Call::Generate, idempotency_key).await;
+        let now = state.clock.now();
+        state.oracle(|oracle| oracle.call_begins(&fingerprint, idempotency_key, now, self.actor.deadline));
+        let mut call = InFlight { state: state.clone(), fingerprint: fingerprint.clone(), unanswered: false };
+        let fault = self.begin(Call::Generate, idempotency_key).await;
         let answer = match fault {
             Some(Fault::Before) => Answer::NotSent,
-            _ => choose(world, &fingerprint),
+            _ => choose(state, &fingerprint),
         };
-        let (takes, request_id) = world.api_call();
+        let (takes, request_id) = state.api_call();
         let bill = |billed: bool| {
             if billed {
-                world.oracle(|oracle| oracle.billed(&fingerprint, &request_id));
+                state.oracle(|oracle| oracle.billed(&fingerprint, &request_id));
             }
         };
         let unknown = |code, status| Err(ApiError::Unknown { code, status, detail: "simulated".into() });
-        call.sent = true;
+        call.unanswered = true;
         let answer = match answer {
             Answer::NotSent => {
-                call.sent = false;
+                call.unanswered = false;
                 Err(ApiError::NotSent { detail: "simulated".into() })
             }
             Answer::Misconfigured => {
-                call.sent = false;
+                call.unanswered = false;
                 Err(ApiError::Misconfigured { detail: "simulated".into() })
             }
             Answer::Silence { billed } => {
@@ -99,20 +101,20 @@ impl ImageApi for Wire {
             }
             Answer::Refused { status, code, retry_after } => {
                 sleep(takes / 20).await;
-                call.sent = false;
+                call.unanswered = false;
                 let body = format!("{{\"error\":{{\"code\":{code:?}}}}}");
                 Err(ApiError::Answered { status, code: code.map(str::to_owned), body, retry_after })
             }
-            Answer::Pictures { inline, fewer } => {
+            Answer::Images { inline, fewer } => {
                 bill(true);
                 sleep(takes).await;
                 let n = if fewer { 1 } else { usize::from(request.n) };
-                let picture = |n| match inline {
+                let image = |n| match inline {
                     true => GeneratedImage::Inline(Bytes::from_static(PNG)),
                     false => GeneratedImage::Url(format!("https://img.example/{request_id}/{n}.png")),
                 };
-                let pictures = (1..=n).map(picture).collect();
-                call.sent = false;
+                let pictures = (1..=n).map(image).collect();
+                call.unanswered = false;
                 Ok(Generated {
                     request_id: Some(request_id.clone()),
                     model_actual: Some(request.model.clone()),
@@ -122,12 +124,12 @@ impl ImageApi for Wire {
         };
         let answer = match fault {
             Some(Fault::After) => {
-                call.sent = true;
+                call.unanswered = true;
                 unknown("connection_lost", None)
             }
-            Some(Fault::Die(Moment::After)) => {
-                call.sent = true;
-                self.die(Call::Generate, idempotency_key, "died after").await
+            Some(Fault::Crash(CrashPoint::After)) => {
+                call.unanswered = true;
+                self.crash(Call::Generate, idempotency_key, CrashPoint::After).await
             }
             _ => answer,
         };
@@ -140,12 +142,12 @@ impl ImageApi for Wire {
     }
 
     async fn fetch(&self, url: &str, _max_bytes: usize) -> Result<Bytes, FetchError> {
-        let fault = self.way(Call::Fetch, url).await;
+        let fault = self.begin(Call::Fetch, url).await;
         let detail = "simulated".to_owned();
         let answer = match fault {
             Some(Fault::Before) => Err(FetchError::Unavailable { detail }),
             Some(Fault::After | Fault::Break) => Err(FetchError::Refused { detail }),
-            Some(Fault::Die(Moment::After)) => self.die(Call::Fetch, url, "died after").await,
+            Some(Fault::Crash(CrashPoint::After)) => self.crash(Call::Fetch, url, CrashPoint::After).await,
             _ => Ok(Bytes::from_static(PNG)),
         };
         self.trace(Call::Fetch, url, if answer.is_ok() { "ok" } else { "failed" });
@@ -153,13 +155,14 @@ impl ImageApi for Wire {
     }
 }
 
-fn choose(world: &World, fingerprint: &Fingerprint) -> Answer {
-    let weather = &world.plan.weather;
-    let gone = world.clock.began.elapsed();
-    let trouble = gone < world.plan.faults.until;
+/// Draws the answer to a call.
+fn choose(state: &SimState, fingerprint: &Fingerprint) -> Answer {
+    let profile = &state.plan.api;
+    let now = state.elapsed();
+    let faults = now < state.plan.faults.until;
     let refused = |status, code| Answer::Refused { status, code, retry_after: None };
-    world.api_chance(|rng| {
-        if weather.broke.iter().any(|(from, to)| (*from..*to).contains(&gone)) {
+    state.api_chance(|rng| {
+        if profile.account_outages.iter().any(|(from, to)| (*from..*to).contains(&now)) {
             return match rng.u32(0..4) {
                 0 => refused(402, None),
                 1 => refused(401, Some("invalid_api_key")),
@@ -167,17 +170,17 @@ fn choose(world: &World, fingerprint: &Fingerprint) -> Answer {
                 _ => refused(429, Some("insufficient_quota")),
             };
         }
-        // A property of the request, the same at every call.
+        // A property of the request, and so the same at every call.
         let character =
             fingerprint.as_str().bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte)) % 100;
-        if character < weather.blocked {
+        if character < profile.blocked_percent {
             return refused(400, Some("moderation_blocked"));
         }
-        if weather.plain {
-            return Answer::Pictures { inline: false, fewer: false };
+        if profile.plain {
+            return Answer::Images { inline: false, fewer: false };
         }
-        if !(trouble && percent(rng, weather.trouble)) {
-            return Answer::Pictures { inline: percent(rng, 10), fewer: percent(rng, 5) };
+        if !(faults && percent(rng, profile.trouble_percent)) {
+            return Answer::Images { inline: percent(rng, 10), fewer: percent(rng, 5) };
         }
         match rng.u32(0..16) {
             0 => refused(500, None),
@@ -205,8 +208,8 @@ fn choose(world: &World, fingerprint: &Fingerprint) -> Answer {
             13 => {
                 Answer::Refused { status: 500, code: Some("server_error"), retry_after: Some(Duration::from_secs(3)) }
             }
-            14 => Answer::Pictures { inline: true, fewer: false },
-            _ => Answer::Pictures { inline: false, fewer: true },
+            14 => Answer::Images { inline: true, fewer: false },
+            _ => Answer::Images { inline: false, fewer: true },
         }
     })
 }
