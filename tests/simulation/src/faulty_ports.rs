@@ -199,6 +199,7 @@ fn is_claim(key: &str, body: &[u8]) -> bool {
     key.starts_with("ledger/") && matches!(serde_json::from_slice(body), Ok(Entry { state: State::Claimed(_), .. }))
 }
 
+/// Whether this is an entry that counts an unknown outcome.
 fn counts_unknown(key: &str, body: &[u8]) -> bool {
     key.starts_with("ledger/")
         && !is_claim(key, body)
@@ -287,8 +288,8 @@ impl MetricsRecorder for FaultyPorts {
 
 #[async_trait]
 impl Notifier for FaultyPorts {
-    async fn publish(&self, notice: &Notification) -> Result<(), NotifyError> {
-        let key = notice.job.as_str();
+    async fn publish(&self, notification: &Notification) -> Result<(), NotifyError> {
+        let key = notification.job.as_str();
         let fault = self.begin(Call::Publish, key).await;
         let unsent = || Err(NotifyError::Unsent { detail: "simulated".into() });
         if fault == Some(Fault::Before) {
@@ -296,7 +297,7 @@ impl Notifier for FaultyPorts {
             return unsent();
         }
         if !self.has(Mutation::NotificationsLost) {
-            self.state.oracle(|oracle| oracle.notified(notice));
+            self.state.oracle(|oracle| oracle.notified(notification));
         }
         match fault {
             Some(Fault::Crash(CrashPoint::After)) => self.crash(Call::Publish, key, CrashPoint::After).await,
@@ -305,7 +306,7 @@ impl Notifier for FaultyPorts {
                 unsent()
             }
             _ => {
-                self.trace(Call::Publish, key, notice.status.as_str());
+                self.trace(Call::Publish, key, notification.status.as_str());
                 Ok(())
             }
         }

@@ -26,7 +26,7 @@ pub enum Mutation {
     MergeWithoutPrecondition,
     /// Unknown outcomes are tried again without a limit.
     UnknownRetriedFreely,
-    /// PaidOutcome outcomes are not reused.
+    /// Paid outcomes are not reused.
     NeverReuse,
     /// `latest.json` is written without reading the one that exists.
     LatestWithoutRead,
@@ -48,9 +48,9 @@ pub enum Mutation {
     SkuCut,
     /// No notification of a job's end arrives.
     NotificationsLost,
-    /// The metric misses an unknown outcome that the ledger counts by a write whose answer was lost.
+    /// An unknown outcome is not recorded if the answer to the write that counts it is lost.
     LostAnswerUnrecorded,
-    /// The metric counts an unknown outcome whose write to the ledger did not happen.
+    /// An unknown outcome is recorded though the write that counts it did not happen.
     RecordedUncounted,
 }
 

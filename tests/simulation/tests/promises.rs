@@ -54,9 +54,9 @@ fn every_seed_keeps_every_promise() {
     assert!(findings.stats.unknown > 1_000 && findings.stats.redriven > 1_000, "{:?}", findings.stats);
 }
 
-/// Seeds that once broke a promise and are beyond the range of the others.
+/// Seeds that once broke a promise and are outside the range of the other tests.
 #[test]
-fn what_was_broken_once_stays_whole() {
+fn seeds_that_once_broke_a_promise_keep_it() {
     for seed in [301_068_517, 511_779_189, 778_461_044] {
         assert_eq!(run_plan(Plan::of(seed), false).broken, None, "seed {seed}");
     }
