@@ -159,7 +159,7 @@ enum Answer {
     Images,
     TransientError,
     Throttled,
-    NoAnswer { billed: bool },
+    Unanswered { billed: bool },
 }
 
 fn at(second: i64) -> Timestamp {
@@ -426,7 +426,7 @@ impl Protocol {
                 }
             }
             Answer::Throttled => next.calls -= 1,
-            Answer::NoAnswer { billed } => {
+            Answer::Unanswered { billed } => {
                 state.history.billed += u32::from(billed);
                 if !self.has(Mutation::Uncounted) {
                     next.count_unknown();
@@ -488,8 +488,8 @@ impl Model for Protocol {
                     let answers = [
                         Answer::Images,
                         Answer::TransientError,
-                        Answer::NoAnswer { billed: true },
-                        Answer::NoAnswer { billed: false },
+                        Answer::Unanswered { billed: true },
+                        Answer::Unanswered { billed: false },
                     ];
                     actions.extend(answers.map(|answer| Action::EndCall(i, answer)));
                     if may_fail {
