@@ -24,8 +24,8 @@ soak:
 invoke: .venv
 	@.venv/bin/python scripts/invoke.py $(FUNCTION) $(EVENT) $(if $(TIMEOUT),--timeout $(TIMEOUT)) $(if $(STATE_DIR),--state-dir $(STATE_DIR))
 
-# Takes entropy from the operating system. Otherwise the first TLS handshake of a process gathers it from CPU jitter for 25 ms, on
-# a 128 MB function for a third of a second.
+# Takes entropy from the operating system. Otherwise the first TLS handshake of a process collects it from CPU jitter, which takes
+# 25 ms, and a third of a second on a function of 128 MB.
 build-lambda bench: export AWS_LC_SYS_NO_JITTER_ENTROPY = 1
 
 # Builds the functions for AWS, under target/lambda/; add ARCH=--arm64 for the template's Architecture=arm64.
@@ -33,8 +33,8 @@ build-lambda: .venv
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cargo lambda build --locked --profile lambda $(ARCH) \
 		-p packshot-splitter -p packshot-generator -p packshot-merger
 
-# Deploys to the configured AWS account. Asks for what it needs the first time; keeps it in samconfig.toml, and the key in a secret.
-# SET="Parameter=value ..." sets parameters of template.yaml; STACK and REGION choose; ARCH=--arm64 as above.
+# Deploys to the configured AWS account. The first time, asks for the missing settings; saves them in samconfig.toml, and the API key
+# in a secret. SET="Parameter=value ..." sets parameters of template.yaml; STACK and REGION choose the stack; ARCH=--arm64 as above.
 CHOICE = $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
 BOOTSTRAPS = $(or $(CARGO_TARGET_DIR),target)/lambda
 deploy: build-lambda
@@ -45,11 +45,11 @@ deploy: build-lambda
 destroy: .venv
 	@.venv/bin/python scripts/deploy.py destroy $(CHOICE) $(if $(DATA),--data $(DATA)) $(if $(YES),--yes)
 
-# Checks licences, sources, borders, known vulnerabilities; part of `make test`.
+# Checks licences, sources, the dependencies between crates, and known vulnerabilities; part of `make test`.
 lint-deps: .venv
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" scripts/lint-deps
 
-# Lists the parts of each executable as CycloneDX 1.5, under target/sbom/.
+# Writes the components of each executable as CycloneDX 1.5, under target/sbom/.
 sbom:
 	@test -x $(CACHE)/cargo-cyclonedx/bin/cargo-cyclonedx || CARGO_TARGET_DIR=$(CACHE)/cargo-cyclonedx/target \
 		cargo install --quiet --locked --root $(CACHE)/cargo-cyclonedx --version 0.5.9 cargo-cyclonedx

@@ -180,7 +180,7 @@ def command_line():
     parser.add_argument("--timeout", type=float, default=120, help="seconds to wait for the answer (default: 120)")
     parser.add_argument("--profile", choices=["release", "dev"], default="dev",
                         help="cargo profile if no stack runs (default: dev); else that of the stack")
-    parser.add_argument("--no-build", action="store_true", help="use the functions that are built already")
+    parser.add_argument("--no-build", action="store_true", help="use the functions of an earlier build")
     return parser
 
 

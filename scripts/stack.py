@@ -425,14 +425,13 @@ DEFAULT_STATE_DIR = ROOT / ".stack"
 ENV_EXAMPLES = """\
 examples:
   # In one terminal: the generator under cargo lambda, with its variables
-  variables=$(./stack env generator) && (eval "$variables" &&
-    cargo lambda watch --invoke-address 127.0.0.1 --manifest-path functions/generator/Cargo.toml)
+  ./stack env generator --format dotenv > .stack/generator.env &&
+    cargo lambda watch --invoke-address 127.0.0.1 --manifest-path functions/generator/Cargo.toml --env-file .stack/generator.env
   # In another: one event for it
   cargo lambda invoke --invoke-address 127.0.0.1 generator --data-file events/generator-batch.json
 
-  # Or with the variables in a file
-  ./stack env generator --format dotenv > .stack/generator.env &&
-    cargo lambda watch --invoke-address 127.0.0.1 --manifest-path functions/generator/Cargo.toml --env-file .stack/generator.env
+  # For the AWS clients of this shell: quoted for the shell, unlike dotenv
+  eval "$(./stack env generator)"
 
 `make invoke FUNCTION=generator EVENT=events/generator-batch.json` does all of it in one command, and starts a stack if none
 runs.
@@ -459,7 +458,7 @@ def command_line():
     starting.add_argument("--port", type=int, help="port of the local AWS (default: a free one)")
     starting.add_argument("--profile", default="release", choices=["release", "dev"],
                           help="cargo profile of the functions (default: release)")
-    starting.add_argument("--no-build", action="store_true", help="use the functions that are built already")
+    starting.add_argument("--no-build", action="store_true", help="use the functions of an earlier build")
 
     commands.add_parser("up", parents=[common, starting], help="build, start, deploy; prints one JSON line")
     commands.add_parser("down", parents=[common], help="end what `up` started")

@@ -1,4 +1,4 @@
-//! Time and chance that a test owns.
+//! A clock for tests: time that a test controls, and random numbers from a seed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use packshot_pipeline::ports::Clock;
 use tokio::time::Instant;
 
-/// Tokio's clock, which a test may pause, as the time of day; and chance from a seed.
+/// Derives the time of day from Tokio's clock, which a test may pause.
 pub struct TestClock {
     began: Instant,
     state: AtomicU64,
 }
 
 impl TestClock {
-    /// Begins at noon on the first day of 2026.
+    /// Starts at noon on 1 January 2026. The same seed gives the same random numbers.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { began: Instant::now(), state: AtomicU64::new(seed) }

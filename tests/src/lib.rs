@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Shared by the tests: the contract of each port, a clock, the JSON Schemas, and clients of the demo API and the local AWS.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
 pub mod clock;
@@ -9,13 +9,13 @@ pub mod stack;
 
 use std::path::PathBuf;
 
-/// The command as the workspace's build made it.
+/// The path of the command-line tool in the workspace's build.
 #[must_use]
 pub fn packshot() -> PathBuf {
     binary("packshot")
 }
 
-/// An executable as the workspace's build made it, beside the directory of the test binaries.
+/// The path of an executable in the workspace's build, which is one directory above the test binaries.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap();

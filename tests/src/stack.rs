@@ -1,4 +1,4 @@
-//! The local AWS that `./stack up` started.
+//! A client of the local AWS that `./stack up` started, with fresh queues and topics for each test.
 
 use std::{
     env,
@@ -24,48 +24,48 @@ use crate::contract::{
     store::{Bucket, Versions},
 };
 
-/// The variable that holds the line which `./stack up` prints.
+/// The environment variable that holds the JSON line of `./stack up`.
 pub const VARIABLE: &str = "PACKSHOT_TEST_STACK";
 
-/// Where the local AWS is, and what is deployed on it.
+/// The JSON line of `./stack up`: the address of the local AWS, and the resources that are deployed on it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Stack {
     /// The base URL of every service.
     pub endpoint: String,
-    /// The one bucket.
+    /// The name of the bucket.
     pub bucket: String,
-    /// The rows queue.
+    /// URL of the rows queue.
     pub rows_queue_url: String,
-    /// The retry queue.
+    /// URL of the retry queue.
     pub retry_queue_url: String,
-    /// The merge queue.
+    /// URL of the merge queue.
     pub merge_queue_url: String,
-    /// The demo API that the generator calls.
+    /// Base URL of the demo API that the generator calls.
     pub api_url: String,
-    /// The log of the local AWS and of all functions.
+    /// Path of the log of the local AWS and of all functions.
     pub log: PathBuf,
-    /// The local AWS's process, parent of the functions'.
+    /// Process id of the local AWS, the parent of the functions' processes.
     pub pid: u32,
 }
 
 impl Stack {
-    /// The stack that this test run uses. Tests that call this are `#[ignore]`d: nothing else tells a run without a stack
-    /// from one whose stack is missing by mistake.
+    /// The stack of this test run. Tests that call this are `#[ignore]`d: a plain `cargo test` omits them, and without a stack
+    /// they fail instead of passing without a check.
     #[must_use]
     pub fn of_this_run() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "how a test run hands the stack to its tests")]
+        #[expect(clippy::disallowed_methods, reason = "`make test` passes the stack to its tests in this variable")]
         let line = env::var(VARIABLE);
         let line = line.unwrap_or_else(|_| panic!("run with {VARIABLE}=\"$(./stack up)\"; `make test` does"));
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{VARIABLE} is not what ./stack up prints: {error}"))
     }
 
-    /// The directory that holds its pids and logs, for `./stack … --state-dir`.
+    /// The directory of its pids and logs, for `./stack … --state-dir`.
     #[must_use]
     pub fn state_dir(&self) -> &Path {
         self.log.parent().unwrap()
     }
 
-    /// The SDK's configuration for it.
+    /// The configuration of an SDK client.
     pub async fn config(&self) -> SdkConfig {
         let credentials = aws_sdk_s3::config::Credentials::new("test", "test", None, None, "the local AWS");
         aws_config::defaults(BehaviorVersion::latest())
@@ -76,7 +76,7 @@ impl Stack {
             .await
     }
 
-    /// Its bucket, with a prefix of this caller's own that triggers nothing.
+    /// The bucket, with a new prefix that triggers no function.
     pub async fn bucket(&self) -> Bucket {
         let config = self.config().await;
         let raw = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
@@ -85,7 +85,7 @@ impl Stack {
         Bucket::new(store).with_prefix(&format!("contract/{}/", fresh_name())).with_versions(Arc::new(versions))
     }
 
-    /// A new queue of this caller's own.
+    /// Creates a queue.
     pub async fn queue(&self, visibility: Duration) -> QueueUnderTest {
         let config = self.config().await;
         let client = aws_sdk_sqs::Client::new(&config);
@@ -102,12 +102,12 @@ impl Stack {
         QueueUnderTest::new(queue, Arc::new(StackConsumer { client, url }), visibility)
     }
 
-    /// Notifier to a topic.
+    /// The notifier of a topic.
     pub async fn notifier(&self, arn: &str) -> Arc<dyn Notifier> {
         Aws::new(&self.config().await).notifier(Some(arn))
     }
 
-    /// A new topic of this caller's own, with a queue that wants to hear of failures only.
+    /// Creates a topic, and a queue that is subscribed to the notifications of failures.
     pub async fn topic(&self) -> Topic {
         let sns = aws_sdk_sns::Client::new(&self.config().await);
         let arn =
@@ -116,7 +116,7 @@ impl Stack {
         Topic { notifier: self.notifier(&arn).await, arn, inbox }
     }
 
-    /// A new queue that is subscribed to a topic.
+    /// Creates a queue that is subscribed to a topic.
     pub async fn inbox(&self, topic_arn: &str, filter: Option<&str>) -> Inbox {
         let config = self.config().await;
         let sqs = aws_sdk_sqs::Client::new(&config);
@@ -145,7 +145,7 @@ impl Stack {
     }
 }
 
-/// A topic and who has subscribed to it.
+/// A topic and its subscriber.
 pub struct Topic {
     /// Its ARN.
     pub arn: String,
@@ -155,7 +155,7 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// The next message as its subscriber gets it.
+    /// Returns the next message that the subscriber receives.
     pub async fn receive(&self) -> Value {
         self.inbox.receive().await.expect("a message within ten seconds")
     }
@@ -168,7 +168,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// The next message as SNS wraps it; nothing, if none comes for ten seconds.
+    /// Returns the next message in the envelope of SNS, or nothing if none arrives within ten seconds.
     pub async fn receive(&self) -> Option<Value> {
         let answer = self.sqs.receive_message().queue_url(&self.url).wait_time_seconds(10).send().await.unwrap();
         let message = answer.messages.unwrap_or_default().pop()?;
@@ -183,7 +183,7 @@ impl Inbox {
     }
 }
 
-/// A name that no other test and no earlier run has.
+/// Returns a name that no other test and no earlier run uses.
 fn fresh_name() -> String {
     let directory = tempfile::Builder::new().prefix("").rand_bytes(12).tempdir().unwrap();
     directory.path().file_name().unwrap().to_string_lossy().into_owned()
@@ -221,7 +221,7 @@ impl Consumer for StackConsumer {
     }
 
     async fn delete(&self, receipt: &str) {
-        // What SQS says to a receipt that is not the latest is its own affair; what then happens is the contract's.
+        // The contract does not say what SQS answers to an old receipt, only what happens to the message.
         let _ = self.client.delete_message().queue_url(&self.url).receipt_handle(receipt).send().await;
     }
 }

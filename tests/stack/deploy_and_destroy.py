@@ -46,7 +46,7 @@ def main():
             """Runs deploy.py and returns its output. If `fails` is given, it must fail and print all of these texts."""
             command = [sys.executable, deploy.__file__, *arguments, "--config", str(work / "samconfig.toml")]
             ended = subprocess.run(command, input=typed, env={**env, "HOME": directory}, capture_output=True, text=True)
-            assert KEY not in ended.stdout + ended.stderr, "the key shows"
+            assert KEY not in ended.stdout + ended.stderr, "the output contains the key"
             assert ended.returncode == (1 if fails else 0), f"{arguments}: {ended.returncode}\n{ended.stdout}{ended.stderr}"
             missing = [part for part in fails or [] if part not in ended.stderr]
             assert not missing, f"{missing} is missing in:\n{ended.stderr}"

@@ -1,6 +1,6 @@
-//! The contact sheet as a person sees it: a real run, looked at in a headless Chromium that is driven over its own pipe.
+//! The contact sheet of a real run in a headless Chromium, which the tests control over its debugging pipe.
 //!
-//! Without a Chromium on this machine the tests say so on standard error and pass.
+//! Without a Chromium on this machine the tests pass and report on standard error that they were skipped.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "all of this is test code")]
 
@@ -16,18 +16,18 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const HEADER: &str = "sku,title,image_url,brand,style_tags\n";
-/// Debian's name first.
+/// Names of the executable, Debian's first.
 const CHROMIUMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Before anything of the page runs: whatever the page's policy refuses, and whatever pops up, is noted.
-const WATCH: &str = "
+const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Runs before the scripts of a page: records violations of its content security policy, and alerts.
+const RECORD_VIOLATIONS: &str = "
     window.violations = [];
     document.addEventListener('securitypolicyviolation', e => violations.push(`${e.violatedDirective} ${e.blockedURI}`));
     window.alerts = [];
     window.alert = text => alerts.push(text);
 ";
 
-/// A Chromium, one tab of it, and everything it has reported.
+/// A Chromium with one tab, and the events that it has sent.
 struct Browser {
     child: Child,
     pipe: ChildStdin,
@@ -39,23 +39,23 @@ struct Browser {
 }
 
 impl Browser {
-    /// `None`, loudly, where there is no Chromium.
+    /// Returns `None`, and says so, if there is no Chromium.
     fn start() -> Option<Self> {
-        let there = |name: &&&str| {
+        let installed = |name: &&&str| {
             let version = Command::new(name).arg("--version").stderr(Stdio::null()).output();
             version.is_ok_and(|answer| answer.status.success())
         };
-        let Some(chromium) = CHROMIUMS.iter().find(there) else {
-            // Past the test harness, which would keep the line of a passing test to itself.
+        let Some(chromium) = CHROMIUMS.iter().find(installed) else {
+            // Not with `eprintln!`, which the test harness captures if the test passes.
             let _ = writeln!(
                 std::io::stderr(),
-                "\n[skipped] THERE IS NO CHROMIUM HERE, so nobody has looked at review.html; install Debian's package `chromium`"
+                "\n[skipped] THERE IS NO CHROMIUM HERE, so review.html was not tested; install Debian's package `chromium`"
             );
             return None;
         };
         let profile = TempDir::new().unwrap();
-        // The pipe wants descriptors 3 and 4, which only a shell gives away without unsafe code. There is no sandbox because
-        // the tests may run as root; the pages are our own.
+        // The debugging pipe uses descriptors 3 and 4, which only a shell can set up without unsafe code. There is no sandbox
+        // because the tests may run as root, and the pages are trusted.
         let mut child = Command::new("sh")
             .args(["-c", "exec \"$@\" 3<&0 4>&1 0</dev/null 1>&2", "sh", chromium])
             .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
@@ -84,13 +84,13 @@ impl Browser {
         for domain in ["Page.enable", "Runtime.enable", "Log.enable"] {
             browser.call(domain, json!({}));
         }
-        browser.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": WATCH }));
+        browser.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": RECORD_VIOLATIONS }));
         browser.view(1_280, 800);
         Some(browser)
     }
 
     fn next(&mut self) -> Value {
-        self.reports.recv_timeout(PATIENCE).expect("Chromium does not answer")
+        self.reports.recv_timeout(REPORT_TIMEOUT).expect("Chromium does not answer")
     }
 
     #[track_caller]
@@ -113,7 +113,7 @@ impl Browser {
         }
     }
 
-    /// Until the page has loaded, without its lazy pictures.
+    /// Opens a page and waits until it has loaded, except for its lazy images.
     #[track_caller]
     fn open(&mut self, page: &Path) {
         self.kept.clear();
@@ -138,7 +138,7 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
-    /// Until this is true of the page.
+    /// Waits until this expression is true in the page.
     #[track_caller]
     fn until(&mut self, condition: &str) {
         let met = self.eval(&format!(
@@ -154,7 +154,7 @@ impl Browser {
 
     fn key(&mut self, key: &str) {
         let text = if key.len() == 1 { key } else { "" };
-        // The browser itself closes a dialog on Escape, and looks at the number only.
+        // To close a dialog on Escape, Chromium checks only the key code.
         let number = if key == "Escape" { 27 } else { 0 };
         for (kind, text) in [("keyDown", text), ("keyUp", "")] {
             let params = json!({ "type": kind, "key": key, "text": text, "windowsVirtualKeyCode": number });
@@ -176,14 +176,14 @@ impl Browser {
         self.call("Emulation.setDeviceMetricsOverride", metrics);
     }
 
-    /// SKUs on the page that can be seen, in order.
+    /// The visible SKUs of the page, in order.
     fn shown(&mut self) -> Vec<String> {
         let skus = self.eval("[...document.querySelectorAll('.card:not([hidden]) h2')].map(h => h.textContent)");
         serde_json::from_value(skus).unwrap()
     }
 
-    /// Loads what is lazy, and waits for every picture to be there or to be given up.
-    fn all_pictures(&mut self) {
+    /// Loads the lazy images, and waits until every image has loaded or failed.
+    fn load_all_images(&mut self) {
         self.eval(
             "document.querySelectorAll('main img').forEach(img => { img.loading = 'eager'; img.scrollIntoView(); })",
         );
@@ -192,11 +192,11 @@ impl Browser {
         );
     }
 
-    /// Nothing was executed that should not be, nothing was refused that should not be, nothing threw.
+    /// Fails if a script of the catalog ran, if the page violated its own policy, or if it threw an exception.
     #[track_caller]
     fn assert_clean(&mut self) {
-        assert_eq!(self.eval("alerts"), json!([]), "something from the catalog was executed");
-        assert_eq!(self.eval("violations"), json!([]), "the page does something that its own policy refuses");
+        assert_eq!(self.eval("alerts"), json!([]), "a script of the catalog was executed");
+        assert_eq!(self.eval("violations"), json!([]), "the page violates its own policy");
         let thrown: Vec<_> = self.kept.iter().filter(|report| report["method"] == "Runtime.exceptionThrown").collect();
         assert!(thrown.is_empty(), "{thrown:?}");
     }
@@ -227,8 +227,8 @@ impl Stub {
         Self { child, url: line.trim().rsplit(' ').next().unwrap().to_owned() }
     }
 
-    /// A picture that the server draws.
-    fn picture(&self, number: usize) -> String {
+    /// The URL of an image that the demo API serves.
+    fn image_url(&self, number: usize) -> String {
         format!("{}/images/{number:016x}_1.png", self.url)
     }
 }
@@ -240,23 +240,26 @@ impl Drop for Stub {
     }
 }
 
-/// Runs a catalog, which ends so, and answers with its contact sheet, as `packshot review` names it.
-fn run(place: &Path, api: &Stub, catalog: &str, status: i32) -> PathBuf {
-    std::fs::write(place.join("catalog.csv"), catalog).unwrap();
+/// Runs a catalog, which must end with this exit status. Returns the path of its contact sheet, as `packshot review` prints it.
+fn run(workspace: &Path, api: &Stub, catalog: &str, status: i32) -> PathBuf {
+    std::fs::write(workspace.join("catalog.csv"), catalog).unwrap();
     let packshot = |arguments: &[&str]| {
         let mut command = Command::new(packshot_tests::packshot());
-        command.current_dir(place).env("PACKSHOT_API_URL", &api.url).env("CREATIVEAI_API_KEY", "sk-test-0123456789");
+        command
+            .current_dir(workspace)
+            .env("PACKSHOT_API_URL", &api.url)
+            .env("CREATIVEAI_API_KEY", "sk-test-0123456789");
         command.args(arguments).output().unwrap()
     };
     let ran = packshot(&["run", "catalog.csv", "--concurrency", "8"]);
     assert_eq!(ran.status.code(), Some(status), "{}", String::from_utf8_lossy(&ran.stderr));
     let review = packshot(&["review", "--no-open"]);
     assert!(review.status.success(), "{}", String::from_utf8_lossy(&review.stderr));
-    place.join(String::from_utf8(review.stdout).unwrap().trim())
+    workspace.join(String::from_utf8(review.stdout).unwrap().trim())
 }
 
 #[test]
-fn pictures_load_filters_filter_and_what_a_catalog_says_stays_text() {
+fn images_load_filters_work_and_catalog_text_is_not_executed() {
     let Some(mut browser) = Browser::start() else { return };
     let script = "<script>alert(1)</script>";
     let api = Stub::start(&json!({ "rules": [
@@ -266,33 +269,37 @@ fn pictures_load_filters_filter_and_what_a_catalog_says_stays_text() {
     let attribute = "\" onload=alert(3) x=\"";
     let long = "LONG".repeat(200);
     let rows = [
-        ("MUG-1", "Ceramic mug", api.picture(1)),
-        (script, "Hostile", api.picture(2)),
-        (attribute, "Hostile too", api.picture(3)),
-        ("../../x/%2e", "Path", api.picture(4)),
-        (&long, "Long", api.picture(5)),
-        ("REFUSED-1", "Refused", api.picture(6)),
-        ("SHORT-1", "Meagre", api.picture(7)),
+        ("MUG-1", "Ceramic mug", api.image_url(1)),
+        (script, "Hostile", api.image_url(2)),
+        (attribute, "Hostile too", api.image_url(3)),
+        ("../../x/%2e", "Path", api.image_url(4)),
+        (&long, "Long", api.image_url(5)),
+        ("REFUSED-1", "Refused", api.image_url(6)),
+        ("SHORT-1", "Meagre", api.image_url(7)),
         ("JS-1", "Address", "javascript:alert(4)".to_owned()),
     ];
     let row = |(sku, title, url): &(&str, &str, String)| format!("\"{}\",{title},{url},,\n", sku.replace('"', "\"\""));
     let catalog: String = std::iter::once(HEADER.to_owned()).chain(rows.iter().map(row)).collect();
-    let place = TempDir::new().unwrap();
-    let page = run(place.path(), &api, &catalog, 3);
+    let workspace = TempDir::new().unwrap();
+    let page = run(workspace.path(), &api, &catalog, 3);
     browser.open(&page);
 
-    // Failures first, then the rest, each in the catalog's order; every SKU to the letter.
+    // Failures first, then the rest, each in the catalog's order, with unchanged SKUs.
     let all = ["REFUSED-1", "JS-1", "MUG-1", script, attribute, "../../x/%2e", &long, "SHORT-1"];
     assert_eq!(browser.shown(), all);
     let why = browser.eval("document.querySelector('.why').textContent");
     assert!(why.as_str().unwrap().contains("HTTP 400: <img src=x onerror=alert(2)>"), "{why}");
 
-    browser.all_pictures();
+    browser.load_all_images();
     assert_eq!(browser.eval("document.querySelectorAll('.gone').length"), 0);
     let kept =
         "[...document.querySelectorAll('.pic:not(.source) img')].filter(img => img.src.startsWith('file:')).length";
-    assert_eq!(browser.eval(kept), 5 * 4 + 2, "each picture is the kept copy");
-    assert_eq!(browser.eval("document.querySelectorAll('main .source img').length"), 7, "a script is no address");
+    assert_eq!(browser.eval(kept), 5 * 4 + 2, "each image is the archived copy");
+    assert_eq!(
+        browser.eval("document.querySelectorAll('main .source img').length"),
+        7,
+        "a script is not loaded as an image"
+    );
     assert_eq!(browser.eval("[...document.images].filter(img => !img.alt && img.src).length"), 0);
 
     // The filters, by mouse and by keyboard.
@@ -321,7 +328,7 @@ fn pictures_load_filters_filter_and_what_a_catalog_says_stays_text() {
     assert_eq!(browser.shown().len(), 8);
     browser.key("Escape");
 
-    // About with the keyboard: SKU, picture, large, the next one, and back.
+    // Navigation with the keyboard: between SKUs, between images, into the large view and back.
     let focused =
         "document.activeElement.querySelector('h2')?.textContent ?? document.activeElement.querySelector('img')?.alt";
     for (key, at) in [("j", all[0]), ("j", all[1]), ("j", all[2]), ("k", all[1]), ("ArrowDown", all[2])] {
@@ -350,7 +357,7 @@ fn pictures_load_filters_filter_and_what_a_catalog_says_stays_text() {
     browser.click("#zoom-close");
     assert_eq!(browser.eval("document.getElementById('zoom').open"), false);
 
-    // On a phone nothing is wider than the screen, in the page or in the large view.
+    // On a phone, nothing is wider than the screen.
     browser.view(360, 740);
     assert_eq!(browser.eval("document.documentElement.scrollWidth"), 360);
     let wider = "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 361).length";
@@ -358,23 +365,23 @@ fn pictures_load_filters_filter_and_what_a_catalog_says_stays_text() {
     browser.view(1_280, 800);
     browser.assert_clean();
 
-    // What would have escaped the escaping is refused by the policy, and this test would have seen it.
+    // The policy refuses a script that was not escaped, and this test detects it.
     browser.eval("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=alert(5)>')");
     browser.until("violations.length > 0");
     assert_eq!(browser.eval("alerts"), json!([]));
 
-    // Out of reach of the kept copies, as behind a presigned link: the API's own addresses serve.
-    std::fs::rename(place.path().join("out/images"), place.path().join("elsewhere")).unwrap();
+    // Without the archived copies, as behind a presigned link, the page loads the API's own addresses.
+    std::fs::rename(workspace.path().join("out/images"), workspace.path().join("elsewhere")).unwrap();
     browser.open(&page);
-    browser.all_pictures();
+    browser.load_all_images();
     assert_eq!(browser.eval("document.querySelectorAll('.gone').length"), 0);
     assert_eq!(browser.eval("document.querySelectorAll('.pic:not(.source) img[src^=http]').length"), 5 * 4 + 2);
-    // And when those have expired, the page says so.
+    // When those have expired, too, the page says so.
     drop(api);
     browser.open(&page);
     browser.call("Network.clearBrowserCache", json!({}));
     browser.open(&page);
-    browser.all_pictures();
+    browser.load_all_images();
     assert_eq!(browser.eval("document.querySelectorAll('.gone').length"), 7 + 5 * 4 + 2);
     assert_eq!(browser.eval("document.querySelector('.gone').innerText.includes('cannot be loaded')"), true);
     browser.assert_clean();
@@ -384,17 +391,17 @@ fn pictures_load_filters_filter_and_what_a_catalog_says_stays_text() {
 fn a_thousand_skus_on_a_page_and_the_rest_on_the_next() {
     let Some(mut browser) = Browser::start() else { return };
     let api = Stub::start(&json!({}));
-    // The first 990 rows have no title, and none of them needs a call.
-    let row = |n: usize| format!("S-{n:04},{},{},,\n", if n > 990 { "Bowl" } else { "" }, api.picture(n));
+    // The rows up to 990 have no title, so they need no call.
+    let row = |n: usize| format!("S-{n:04},{},{},,\n", if n > 990 { "Bowl" } else { "" }, api.image_url(n));
     let catalog: String = std::iter::once(HEADER.to_owned()).chain((1..=1_010).rev().map(row)).collect();
-    let place = TempDir::new().unwrap();
-    let page = run(place.path(), &api, &catalog, 3);
+    let workspace = TempDir::new().unwrap();
+    let page = run(workspace.path(), &api, &catalog, 3);
     browser.open(&page);
     let skus = |numbers: &mut dyn Iterator<Item = usize>| numbers.map(|n| format!("S-{n:04}")).collect::<Vec<_>>();
     let first = skus(&mut (1..=990).rev().chain((1_001..=1_010).rev()));
     assert_eq!(browser.shown(), first);
     let loaded = browser.eval("[...document.querySelectorAll('main img')].filter(img => img.naturalWidth > 0).length");
-    assert!(loaded.as_u64().unwrap() < 200, "{loaded} pictures were loaded before anybody looked at them");
+    assert!(loaded.as_u64().unwrap() < 200, "{loaded} images were loaded before they were visible");
     let took = browser.eval(
         "(() => {
             const search = document.getElementById('search');
@@ -413,7 +420,7 @@ fn a_thousand_skus_on_a_page_and_the_rest_on_the_next() {
     browser.loaded();
     assert!(browser.eval("location.pathname").as_str().unwrap().ends_with("/review-2.html"));
     assert_eq!(browser.shown(), skus(&mut (991..=1_000).rev()));
-    browser.all_pictures();
+    browser.load_all_images();
     assert_eq!(browser.eval("document.querySelectorAll('.gone').length"), 0);
     browser.assert_clean();
     browser.kept.clear();
@@ -423,7 +430,7 @@ fn a_thousand_skus_on_a_page_and_the_rest_on_the_next() {
     browser.assert_clean();
 }
 
-/// Through a full page at 36,000 pixels a second: the time between frames, and the tasks that would swallow a key.
+/// Scrolls through a full page at 36,000 pixels a second. Returns the times between frames, and the long tasks, which would delay a key.
 const SCROLL: &str = "new Promise(done => {
     const tasks = [], frames = [];
     new PerformanceObserver(list => list.getEntries().forEach(task => tasks.push(task.duration))).observe({ type: 'longtask' });
@@ -437,7 +444,7 @@ const SCROLL: &str = "new Promise(done => {
     });
 })";
 
-/// From a key to the frame that shows what it did.
+/// Records for each key the time until the frame that shows its effect.
 const TYPING: &str = "
     window.typed = [];
     document.getElementById('search').addEventListener('input', event => {
@@ -446,13 +453,13 @@ const TYPING: &str = "
 ";
 
 #[test]
-fn a_full_page_of_pictures_does_not_stutter() {
+fn a_full_page_of_images_scrolls_smoothly() {
     let Some(mut browser) = Browser::start() else { return };
     let api = Stub::start(&json!({}));
-    let row = |n: usize| format!("S-{n:04},Bowl number {n},{},Northline,warm\n", api.picture(n));
+    let row = |n: usize| format!("S-{n:04},Bowl number {n},{},Northline,warm\n", api.image_url(n));
     let catalog: String = std::iter::once(HEADER.to_owned()).chain((1..=1_000).map(row)).collect();
-    let place = TempDir::new().unwrap();
-    let page = run(place.path(), &api, &catalog, 0);
+    let workspace = TempDir::new().unwrap();
+    let page = run(workspace.path(), &api, &catalog, 0);
     browser.open(&page);
     let numbers = |value: Value| -> Vec<f64> { serde_json::from_value(value).unwrap() };
     let [ready, painted]: [f64; 2] = serde_json::from_value(browser.eval(
@@ -462,9 +469,9 @@ fn a_full_page_of_pictures_does_not_stutter() {
         ]))))",
     ))
     .unwrap();
-    let pictures = "[...document.querySelectorAll('main img')]";
-    assert_eq!(browser.eval(&format!("{pictures}.length")), 5_000);
-    let loaded = format!("{pictures}.filter(img => img.naturalWidth > 0).length");
+    let images = "[...document.querySelectorAll('main img')]";
+    assert_eq!(browser.eval(&format!("{images}.length")), 5_000);
+    let loaded = format!("{images}.filter(img => img.naturalWidth > 0).length");
     let near = browser.eval(&loaded).as_u64().unwrap();
 
     let scrolled = browser.eval(SCROLL);
@@ -472,9 +479,9 @@ fn a_full_page_of_pictures_does_not_stutter() {
     frames.sort_by(f64::total_cmp);
     let (median, late) = (frames[frames.len() / 2], frames[frames.len() * 99 / 100]);
     let longest = tasks.into_iter().fold(0.0, f64::max);
-    // Where the scrolling ends, the pictures come.
+    // The images load where the scrolling ends.
     browser.until(&format!(
-        "{pictures}.filter(img => img.getBoundingClientRect().bottom > 0 && img.getBoundingClientRect().top < innerHeight)
+        "{images}.filter(img => img.getBoundingClientRect().bottom > 0 && img.getBoundingClientRect().top < innerHeight)
             .every(img => img.naturalWidth > 0)"
     ));
 
@@ -489,13 +496,13 @@ fn a_full_page_of_pictures_does_not_stutter() {
     let slowest = numbers(browser.eval("typed")).into_iter().fold(0.0, f64::max);
     browser.assert_clean();
     println!(
-        "[browser] 1,000 SKUs, 5,000 pictures: ready after {ready:.0} ms, painted after {painted:.0} ms, {near} pictures loaded; \
+        "[browser] 1,000 SKUs, 5,000 images: ready after {ready:.0} ms, painted after {painted:.0} ms, {near} images loaded; \
          {} frames of scrolling: median {median:.0} ms, 99 % within {late:.0} ms, longest task {longest:.0} ms; \
          slowest key while searching {slowest:.0} ms",
         frames.len()
     );
-    // Several times what an idle machine needs, so that a busy one passes and a page that lost its laziness does not.
+    // Several times what an idle machine needs: a busy machine passes, a page without lazy loading does not.
     assert!(ready < 5_000.0 && painted < 5_000.0 && near < 200);
-    assert!(frames.len() > 200, "there was not much to scroll through");
+    assert!(frames.len() > 200, "the page was too short to measure");
     assert!(median < 200.0 && late < 600.0 && longest < 1_000.0 && slowest < 1_500.0);
 }

@@ -1,4 +1,5 @@
-//! Every adapter of a port keeps the port's contract; and what is split, generated and merged is what was dropped.
+//! The contract of each port against every adapter (`tests/src/contract`); the input files (`inputs`); and all stages together in
+//! memory (`round_trip`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
 use std::{sync::Arc, time::Duration};
@@ -24,14 +25,14 @@ store_contract!(store_memory_versioned, [], async {
 });
 store_contract!(store_directory, [], async {
     let directory = tempfile::tempdir().unwrap();
-    // Not there yet, as on a first run.
+    // Does not exist yet, as in a first run.
     Bucket::new(Arc::new(DirectoryStore::new(directory.path().join("out")))).with_guard(directory)
 });
 store_contract!(store_notifying, [], async {
     let (events, arriving) = tokio::sync::mpsc::unbounded_channel();
     Bucket::new(Arc::new(NotifyingStore::new(MemoryStore::new(clock()), events))).with_guard(arriving)
 });
-store_contract!(store_s3, [ignore = "wants a local AWS; `make test` starts one"], async {
+store_contract!(store_s3, [ignore = "needs a local AWS; `make test` starts one"], async {
     Stack::of_this_run().bucket().await
 });
 
@@ -40,16 +41,16 @@ queue_contract!(queue_memory, [], async {
     let queue = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
     QueueUnderTest::new(queue.clone(), queue, VISIBILITY)
 });
-queue_contract!(queue_sqs, [ignore = "wants a local AWS; `make test` starts one"], async {
+queue_contract!(queue_sqs, [ignore = "needs a local AWS; `make test` starts one"], async {
     Stack::of_this_run().queue(VISIBILITY).await
 });
 
-/// SNS gives everybody what they subscribed for: machines the JSON, choosing by status.
+/// SNS delivers the JSON, and a subscription can filter by status.
 #[tokio::test]
-#[ignore = "wants a local AWS; `make test` starts one"]
-async fn notices_sns() {
+#[ignore = "needs a local AWS; `make test` starts one"]
+async fn notifier_sns() {
     let topic = Stack::of_this_run().topic().await;
-    let notice = |status: &str| -> Notification {
+    let notification = |status: &str| -> Notification {
         let value = json!({
             "v": 1, "job": "0123456789abcdef", "catalog": "Frühling/shoes", "status": status, "bucket": "b", "rows": 2,
             "completed": 1, "failed": 1, "rows_rejected": 0, "images": 4, "calls": 2, "retries": 0, "reused": 0,
@@ -59,14 +60,15 @@ async fn notices_sns() {
         serde_json::from_value(value).unwrap()
     };
     for status in ["complete", "complete_with_failures"] {
-        topic.notifier.publish(&notice(status)).await.unwrap();
+        topic.notifier.publish(&notification(status)).await.unwrap();
     }
     let envelope = topic.receive().await;
     assert_eq!(envelope["Subject"], "packshot: complete with failures (1 of 2): Fr?hling/shoes");
-    let told: Notification = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
-    assert_eq!(told, notice("complete_with_failures"), "the queue subscribed for failures only");
-    let gone = Stack::of_this_run().notifier(&format!("{}-gone", topic.arn)).await.publish(&notice("complete")).await;
-    assert!(matches!(gone, Err(NotifyError::Refused { .. })), "{gone:?}");
+    let received: Notification = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
+    assert_eq!(received, notification("complete_with_failures"), "the queue is subscribed to failures only");
+    let deleted =
+        Stack::of_this_run().notifier(&format!("{}-gone", topic.arn)).await.publish(&notification("complete")).await;
+    assert!(matches!(deleted, Err(NotifyError::Refused { .. })), "{deleted:?}");
 }
 
 const VISIBILITY: Duration = Duration::from_secs(2);

@@ -1,9 +1,9 @@
-//! The commands in README.md, CONTRIBUTING.md and docs/, typed as a reader types them.
+//! The commands in README.md, CONTRIBUTING.md and docs/, as a reader types them.
 //!
-//! Every command in a block of shell is checked: a command of a program that this file does not know fails the test. What needs no
-//! account and no key runs in a directory of its own; of everything else, the program itself (or its parser) must accept the
-//! arguments. `<!-- needs: WHAT -->` in the line before a block keeps its commands from running; see [`NEEDS`]. The commands for a
-//! stack run in the second test, on the stack of `make test`. tests/stack/aws_commands.py checks the options of `aws`.
+//! Every command in a block of shell is checked; a command of an unknown program fails the test. Commands that need neither an
+//! account nor a key run in a temporary directory. For all others, the program itself (or its parser) must accept the arguments.
+//! `<!-- needs: WHAT -->` in the line before a block keeps its commands from running; see [`NEEDS`]. The commands for a stack run in
+//! the second test, on the stack of `make test`. tests/stack/aws_commands.py checks the options of `aws`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 #![allow(clippy::disallowed_methods, reason = "it waits for other processes")]
 
@@ -18,7 +18,7 @@ use std::{
 use packshot_tests::stack::Stack;
 use tempfile::TempDir;
 
-/// What a block may need that a test does not have.
+/// The reasons why the commands of a block do not run in the test.
 const NEEDS: [&str; 6] = ["account", "key", "browser", "own files", "time", "a second terminal"];
 
 /// Programs of the shell that need no check.
@@ -45,7 +45,7 @@ struct Block {
     text: String,
 }
 
-/// One command: what was typed, and where.
+/// A command, and where it is in the documents.
 #[derive(Debug, Clone)]
 struct Typed {
     place: String,
@@ -58,7 +58,7 @@ struct Typed {
 enum Kind {
     /// Runs with the demo API, in a directory of the test.
     Packshot(Vec<String>),
-    /// packshot must accept the arguments.
+    /// Does not run; packshot must accept the arguments.
     PackshotArguments(Vec<String>),
     /// Another executable of the workspace, by its package.
     Program(String, Vec<String>),
@@ -70,7 +70,7 @@ enum Kind {
     CargoLambda(Vec<String>),
     /// Another subcommand of cargo.
     Cargo(Vec<String>),
-    /// Nothing to check here.
+    /// Not checked.
     Shell,
 }
 
@@ -114,8 +114,8 @@ fn looks_like_a_command(line: &str) -> bool {
     ["cargo ", "make ", "./stack ", "packshot ", "aws ", "target/", "$ "].iter().any(|start| line.starts_with(start))
 }
 
-/// Splits shell into simple commands, including those inside `$(…)`. Knows the shell that documents use: quotes, comments, line
-/// continuations, lists, pipes and redirections.
+/// Splits shell into simple commands, including those inside `$(…)`. Supports the syntax that the documents use: quotes, comments,
+/// line continuations, lists, pipes and redirections.
 fn commands(shell: &str) -> Vec<Vec<String>> {
     let (mut found, mut words, mut word) = (Vec::new(), Vec::new(), None::<String>);
     let mut characters = shell.chars().peekable();
@@ -165,7 +165,7 @@ fn commands(shell: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// The rest of a `$(…)`.
+/// Reads the rest of a `$(…)`.
 fn substitution(characters: &mut impl Iterator<Item = char>) -> String {
     let mut depth = 1;
     let inside = characters.take_while(|&character| {
@@ -224,9 +224,7 @@ fn classify(typed: &Typed) -> Result<Kind, String> {
         _ => match program.strip_prefix("target/release/") {
             Some("packshot") => Ok(classify_packshot(typed, arguments)),
             Some("bench") => Ok(Kind::Program("packshot-benches".to_owned(), arguments)),
-            _ => Err(format!(
-                "nothing is known about `{program}`: teach `classify` in tests/tests/documents.rs how to check it"
-            )),
+            _ => Err(format!("`{program}` is unknown: add to `classify` in tests/tests/documents.rs how to check it")),
         },
     }
 }
@@ -240,15 +238,16 @@ fn package(flags: &[String]) -> Result<Option<String>, String> {
             "--release" | "--quiet" | "--locked" => {}
             "-p" | "--package" => package = flags.next().cloned(),
             other => {
-                return Err(format!("`cargo run` with {other}: teach `package` in tests/tests/documents.rs about it"));
+                return Err(format!(
+                    "`cargo run` with {other} is unknown: add it to `package` in tests/tests/documents.rs"
+                ));
             }
         }
     }
     Ok(package)
 }
 
-/// The commands that work on files run. The others need a deployment, or serve until they are stopped: packshot must accept their
-/// arguments.
+/// Commands that work on files run. The others need a deployment, or run until they are stopped, so only their arguments are checked.
 fn classify_packshot(typed: &Typed, arguments: Vec<String>) -> Kind {
     let runs = ["run", "check", "status", "review", "export", "--help", "--version"];
     let elsewhere = arguments.iter().any(|word| is_placeholder(word) || word == "--bucket" || word == "--map");
@@ -257,7 +256,7 @@ fn classify_packshot(typed: &Typed, arguments: Vec<String>) -> Kind {
     if here { Kind::Packshot(arguments) } else { Kind::PackshotArguments(arguments) }
 }
 
-/// A directory like a clone, in which the commands run one after the other.
+/// A directory like a clone, in which the commands run in order.
 struct Session {
     dir: TempDir,
 }
@@ -300,7 +299,7 @@ impl Session {
         command
     }
 
-    /// The reader's own files: a catalog, and the manifest of one.
+    /// Creates the reader's own files that a command needs: a catalog, or the manifest of one.
     fn provide_files(&self, arguments: &[String]) -> Result<(), String> {
         let inputs = arguments.iter().zip(std::iter::once("").chain(arguments.iter().map(String::as_str)));
         for (name, _) in inputs.filter(|(_, before)| *before != "--output") {
@@ -320,15 +319,15 @@ fn succeeded(command: &mut Command) -> Result<(), String> {
 }
 
 fn output(command: &mut Command) -> Result<String, String> {
-    // `make test` runs this; its flags are not for the make that is called here.
+    // The flags of `make test`, which runs this, must not reach the make that is called here.
     command.stdin(Stdio::null()).env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
     let Output { status, stdout, stderr } = command.output().map_err(|error| format!("cannot start: {error}"))?;
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     if status.success() { Ok(out.into_owned()) } else { Err(format!("{status}\n{out}{err}")) }
 }
 
-/// `--help` at the end: options and values before it are parsed, and nothing runs. What is missing shows only without it: the
-/// commands for a deployment, which cannot be reached here, and the server start and must not call the command line wrong.
+/// Adds `--help`, so that the arguments are parsed and nothing runs. That does not detect missing arguments. So the commands for a
+/// deployment, with an unreachable endpoint, and the server are also started without it, and must not report a wrong command line.
 fn accepted_by_packshot(arguments: &[String]) -> Result<(), String> {
     succeeded(Command::new(packshot_tests::packshot()).args(arguments).arg("--help"))?;
     if !arguments
@@ -362,7 +361,7 @@ fn accepted_by_packshot(arguments: &[String]) -> Result<(), String> {
     if wrong { Err("exit status 2: the command line is wrong".to_owned()) } else { Ok(()) }
 }
 
-/// `--help` at the end: the arguments before it are parsed, nothing runs.
+/// Adds `--help`, so that the arguments are parsed and nothing runs.
 fn accepted_by_program(package: &str, arguments: &[String]) -> Result<(), String> {
     known_package(package)?;
     let name = if package == "packshot-benches" { "bench" } else { package };
@@ -410,7 +409,7 @@ fn accepted_by_cargo(arguments: &[String]) -> Result<(), String> {
     let subcommand = arguments.first().map_or("", String::as_str);
     if !["build", "test", "bench", "install", "clippy", "fmt", "check"].contains(&subcommand) {
         return Err(format!(
-            "nothing is known about `cargo {subcommand}`: teach `accepted_by_cargo` in tests/tests/documents.rs"
+            "`cargo {subcommand}` is unknown: add it to `accepted_by_cargo` in tests/tests/documents.rs"
         ));
     }
     let own = arguments.iter().take_while(|word| *word != "--");
@@ -447,8 +446,8 @@ fn every_command_of_the_documents_works_as_typed() {
                     ran += usize::from(matches!(kind, Ok(Kind::Packshot(_))));
                     checked += 1;
                     if let Err(problem) = kind.and_then(|kind| session.check(kind)) {
-                        let way_out = "If it cannot run here, write `<!-- needs: account -->` (or another of NEEDS) before its block.";
-                        problems.push(format!("{}: {problem}\n{way_out}", command.place));
+                        let remedy = "If it cannot run here, write `<!-- needs: account -->` (or another of NEEDS) before its block.";
+                        problems.push(format!("{}: {problem}\n{remedy}", command.place));
                     }
                 }
             }
@@ -460,7 +459,7 @@ fn every_command_of_the_documents_works_as_typed() {
     println!("[documents] {checked} commands checked, {ran} of them run");
 }
 
-/// What a reader types with `./stack` and `make invoke`, except what `make test` itself does: starting and ending a stack.
+/// The commands of `./stack` and `make invoke`, except those that start and end a stack, which `make test` runs itself.
 #[test]
 #[ignore = "needs a stack and cargo lambda; `make test` starts one and runs this"]
 fn the_commands_for_a_stack_work_as_typed() {
@@ -496,7 +495,7 @@ fn shell_is_split_into_commands() {
 }
 
 #[test]
-fn a_block_of_commands_says_that_it_is_one() {
+fn a_block_of_commands_must_be_marked_as_sh() {
     let read = |text: &str| blocks(text).map(|blocks| blocks.len());
     assert_eq!(read("```sh\nmake\n```\n\n```\nsome output\n```\n"), Ok(1));
     assert!(read("```\nmake test\n```\n").unwrap_err().contains("```sh"));
@@ -506,7 +505,7 @@ fn a_block_of_commands_says_that_it_is_one() {
 }
 
 #[test]
-fn a_command_that_is_not_known_is_a_problem() {
+fn unknown_programs_and_arguments_are_problems() {
     let of = |line: &str| {
         let words = commands(line).remove(0);
         classify(&Typed { place: String::new(), needs: None, words })

@@ -1,5 +1,5 @@
-//! The event files: what `cargo lambda invoke NAME --data-file events/…` sends, read by the code that the functions run,
-//! and through the real functions under `cargo lambda watch`.
+//! The files in `events/`, which `cargo lambda invoke NAME --data-file events/…` sends: parsed by the code of the functions, and sent
+//! to the real functions under `cargo lambda watch`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 #![allow(clippy::disallowed_methods, reason = "it waits for other processes")]
 
@@ -27,7 +27,7 @@ fn queue_event(name: &str) -> SqsEvent {
 }
 
 #[test]
-fn the_splitters() {
+fn events_of_the_splitter() {
     for (name, keys) in [
         ("splitter-put", vec!["incoming/catalog.csv"]),
         ("splitter-put-encoded-key", vec!["incoming/frühling 2026/schuhe & taschen +10%.csv"]),
@@ -40,7 +40,7 @@ fn the_splitters() {
 }
 
 #[test]
-fn the_generators() {
+fn events_of_the_generator() {
     for (name, rows) in [
         ("generator-batch", vec![Some(1), Some(2), Some(3)]),
         ("generator-mixed", vec![Some(1), None, Some(3)]),
@@ -58,7 +58,7 @@ fn the_generators() {
 }
 
 #[test]
-fn the_mergers() {
+fn events_of_the_merger() {
     let read = changes(queue_event("merger-batch"));
     assert!(read.poison.is_empty());
     assert!(read.batch.iter().all(|changed| changed.keys.iter().all(|key| key.starts_with("results/"))));
@@ -74,16 +74,16 @@ fn the_mergers() {
     }
 }
 
-/// `cargo lambda watch` for one function, with everything that it starts.
+/// `cargo lambda watch` for one function, with its child processes.
 struct Watch {
     child: Child,
     port: String,
-    /// Read when the function starts.
+    /// Keeps the file until the function has read it at its start.
     _variables: tempfile::NamedTempFile,
 }
 
 impl Watch {
-    /// With the variables that `./stack env` prints, as the documents say.
+    /// Starts a function with the variables that `./stack env` prints, as the documents say.
     fn start(function: &str, stack: &Stack) -> Self {
         let variables = tempfile::NamedTempFile::new().unwrap();
         let mut env = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../stack"));
@@ -96,7 +96,7 @@ impl Watch {
             .args(["--invoke-port", &port, "--manifest-path", &manifest, "--env-file"])
             .arg(variables.path())
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-            // What the surrounding cargo has set for this test would change the build of the functions.
+            // The cargo that runs this test sets this; it would change the build of the functions.
             .env_remove("RUSTC_WORKSPACE_WRAPPER")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -106,7 +106,7 @@ impl Watch {
         Self { child, port, _variables: variables }
     }
 
-    /// A failing start of the function makes `invoke` hang, so it is bounded; the first one builds.
+    /// Invokes the function. The first call also builds it. If the function cannot start, `invoke` never returns, hence `timeout`.
     fn invoke(&self, function: &str, name: &str) -> Value {
         let data = format!("events/{name}.json");
         for _ in 0..60 {
@@ -127,7 +127,7 @@ impl Watch {
                 .unwrap();
             let said = String::from_utf8_lossy(&stderr);
             if said.contains("Connection refused") || said.contains("tcp connect error") {
-                // The emulator is not listening yet.
+                // cargo lambda watch is not listening yet.
                 std::thread::sleep(Duration::from_millis(250));
                 continue;
             }
@@ -140,7 +140,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // Its whole group: the function runs under a cargo of its own.
+        // Ends the whole process group: the function is a child of another cargo.
         let _ = Command::new("kill").args(["-9", "--", &format!("-{}", self.child.id())]).status();
         let _ = self.child.wait();
     }
@@ -157,20 +157,20 @@ fn under_cargo_lambda() {
 
     let generator = Watch::start("generator", &stack);
     for name in ["generator-batch", "generator-mixed", "generator-duplicate", "generator-poison"] {
-        // Good rows are done, again without a call; poison is parked. Nothing comes back.
+        // Valid rows complete, repeated ones without a call; unreadable messages go to the retry queue. No message is returned.
         assert!(failures(&generator.invoke("generator", name)).is_empty(), "{name}");
     }
     drop(generator);
 
     let merger = Watch::start("merger", &stack);
     assert!(failures(&merger.invoke("merger", "merger-test-event")).is_empty());
-    // Results of a job that this bucket has never seen: the message comes back until somebody looks.
+    // Results of a job that does not exist: the message is returned, so that it ends in the failure queue.
     assert!(!failures(&merger.invoke("merger", "merger-batch")).is_empty());
     assert!(failures(&merger.invoke("merger", "merger-schedule")).is_empty());
     drop(merger);
 
     let splitter = Watch::start("splitter", &stack);
     assert_eq!(splitter.invoke("splitter", "splitter-test-event"), Value::Null);
-    // An object that is not there any more has nothing to split.
+    // An object that no longer exists has nothing to split.
     assert_eq!(splitter.invoke("splitter", "splitter-put-encoded-key"), Value::Null);
 }

@@ -1,4 +1,4 @@
-//! What a summary says while parts come in, of a job that is larger than what is followed row by row.
+//! The summary of a running job that is too large to be followed row by row: it counts the full parts, and reads each part once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
 use std::{
@@ -74,22 +74,22 @@ struct NoApi;
 #[async_trait]
 impl ImageApi for NoApi {
     async fn generate(&self, _: &Request, _: &str) -> Result<Generated, ApiError> {
-        panic!("a merger calls nobody")
+        panic!("the merger must not call the API")
     }
 
     async fn fetch(&self, _: &str, _: usize) -> Result<Bytes, FetchError> {
-        panic!("a merger calls nobody")
+        panic!("the merger must not call the API")
     }
 }
 
-/// A job that has been split, and what is to become of its rows.
+/// A job that has been split, and the counts that its summary must have.
 struct Split {
     ports: Ports,
     store: Arc<Counting>,
     job: Job,
     messages: BTreeMap<u64, RowMessage>,
     files: Manifests,
-    /// Completed, failed and pictures of each part that is full.
+    /// Completed rows, failed rows and images of each full part.
     full: BTreeMap<u64, (u64, u64, u64)>,
 }
 
@@ -139,7 +139,7 @@ impl Split {
             sku: message.sku.clone(),
             status: CompletedStatus::Completed,
             image_count: images,
-            image_urls: (1..=images).map(|n| format!("https://pictures.test/{row}/{n}.png")).collect(),
+            image_urls: (1..=images).map(|n| format!("https://images.test/{row}/{n}.png")).collect(),
             request_id: None,
             model_actual: None,
             row,
@@ -183,7 +183,7 @@ impl Split {
         }))
     }
 
-    /// Writes the result and answers with its key.
+    /// Writes the result and returns its key.
     async fn put(&self, result: &RowResult) -> String {
         let key = keys::result(&self.job.job, result.row(), &self.messages[&result.row()].sku);
         let line = format!("{}\n", serde_json::to_string(result).unwrap());
@@ -191,7 +191,7 @@ impl Split {
         key
     }
 
-    /// Every row of a part ends; every tenth fails. Answers with the key of one of them.
+    /// Writes the results of all rows of a part; every tenth row fails. Returns the key of one result.
     async fn fill(&mut self, part: u64) -> String {
         let (mut counts, mut key) = ((0, 0, 0), String::new());
         for row in keys::rows_of_part(part, ROWS) {
@@ -217,7 +217,7 @@ impl Split {
         (serde_json::from_slice(&seen.value).unwrap(), seen.etag)
     }
 
-    /// The summary, and what follows a job, say exactly what stands in the parts that are full.
+    /// Fails unless the summary and the progress of the job count exactly the rows of the full parts.
     #[track_caller]
     fn assert_running(&self, summary: &Summary, progress: JobProgress) {
         let sum = |of: fn(&(u64, u64, u64)) -> u64| self.full.values().map(of).sum::<u64>();
@@ -251,33 +251,33 @@ async fn a_summary_counts_the_parts_that_are_full_and_reads_each_once() {
     split.put(&split.completed(1)).await;
     split.merge(&keys::job(&split.job.job)).await;
     split.assert_honest().await;
-    // In no order, the short one at the end of the file early.
+    // Out of order; the short last part is among the first.
     for part in [7, 2, 10, 0, 9, 4, 1, 8, 3] {
         let key = split.fill(part).await;
         split.merge(&key).await;
         let etag = split.assert_honest().await;
         assert_eq!(split.parts_read(), 1, "part {part}");
-        // Once more, as its event comes twice: nothing is read, nothing is written.
+        // A repeated event reads and writes nothing.
         split.merge(&key).await;
         assert_eq!((split.assert_honest().await, split.parts_read()), (etag, 0));
     }
     let so_far = keys::so_far(&split.job.job);
     let old = storage::read(&split.ports, &so_far).await.unwrap();
-    // Two at once, each with a part of its own and with the other's.
+    // Two mergers at once, each for another part.
     let (five, six) = (split.fill(5).await, split.put(&split.completed(6_001)).await);
     tokio::join!(split.merge(&five), split.merge(&six));
     split.assert_honest().await;
     split.parts_read();
 
-    // A row of a merged part heals. What had been counted is not true any more.
+    // A failed row of a merged part is completed, so the stored counts are out of date.
     let healed = split.put(&split.completed(2_010)).await;
     let counts = split.full.get_mut(&2).unwrap();
     *counts = (counts.0 + 1, counts.1 - 1, counts.2 + 4);
     split.merge(&healed).await;
     let etag = split.assert_honest().await;
-    assert_eq!(split.parts_read(), 10, "all parts anew");
+    assert_eq!(split.parts_read(), 10, "all parts are read again");
 
-    // What has been counted is lost, or is what a slower merger wrote last: it only saves work.
+    // The stored counts are lost, or are those of a slower merger. They only save work.
     split.store.store.remove(&so_far);
     split.merge(&five).await;
     assert_eq!((split.assert_honest().await, split.parts_read()), (etag.clone(), 10));

@@ -1,11 +1,11 @@
-//! The deployed stack, end to end: `template.yaml` as it is on a local AWS, the three real binaries, the demo API.
+//! The deployed stack, end to end: the unchanged `template.yaml` on a local AWS, the three real executables and the demo API.
 //!
-//! One test after the other, on one stack: they share the API, its script and the breaker.
+//! The scenarios run in order on one stack, because they share the API, its script and the breaker.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 #![allow(
     clippy::print_stdout,
     clippy::large_futures,
-    reason = "it tells what it went through, one step after the other"
+    reason = "it prints its results; the scenarios are one large future"
 )]
 
 use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
@@ -44,7 +44,7 @@ impl Deployed {
         Self { sqs: Sqs::new(&config), s3, api, stack }
     }
 
-    /// Drops a catalog and answers with the version that it became.
+    /// Uploads a catalog and returns the version of its object.
     async fn drop_catalog(&self, name: &str, body: String) -> String {
         self.drop_file(&format!("{name}.csv"), body.into_bytes()).await
     }
@@ -68,7 +68,7 @@ impl Deployed {
         keys
     }
 
-    /// The summary of a version of a catalog, once `done` says so.
+    /// Waits until `done` accepts the summary of this version of a catalog. Returns the job's prefix and the summary.
     async fn summary(
         &self,
         name: &str,
@@ -106,7 +106,7 @@ impl Deployed {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// What the splitter found, of the job whose files stand under this prefix.
+    /// Reads `job.json` of the job whose manifest is under this prefix.
     async fn job(&self, prefix: &str) -> Value {
         let id = prefix.trim_end_matches('/').rsplit('/').next().unwrap();
         let text = self.read(&format!("results/{id}/job.json")).await.unwrap();
@@ -127,7 +127,7 @@ impl Deployed {
         count.parse().unwrap()
     }
 
-    /// Counts a sentence in what the functions logged since `from` bytes of log.
+    /// Counts a sentence in the functions' log after its first `from` bytes.
     fn logged(&self, from: usize, sentence: &str) -> usize {
         let log = std::fs::read(&self.stack.log).unwrap();
         String::from_utf8_lossy(&log[from..]).matches(sentence).count()
@@ -138,21 +138,21 @@ impl Deployed {
         String::from_utf8_lossy(&log[from..]).into_owned()
     }
 
-    /// The sum of a metric over what the functions have written down since `from` bytes of log.
+    /// The sum of a metric in the functions' log after its first `from` bytes.
     fn metric(&self, from: usize, name: &str) -> f64 {
         let log = self.log_since(from);
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(&line[line.find('{')?..]).ok());
         lines.filter(|line| line["_aws"].is_object()).filter_map(|line| line[name].as_f64()).sum()
     }
 
-    /// A queue that hears of every job's end from now on.
+    /// Creates a queue that receives the notifications of all jobs from now on.
     async fn subscribe(&self) -> Inbox {
         let sns = aws_sdk_sns::Client::new(&self.stack.config().await);
         let topics = sns.list_topics().send().await.unwrap().topics.unwrap_or_default();
         let arns = topics.into_iter().filter_map(|topic| topic.topic_arn);
-        // Tests make topics of their own, called contract-…
-        let ours: Vec<_> = arns.filter(|arn| arn.contains("Notifier")).collect();
-        let [arn] = ours.as_slice() else { panic!("which topic is it? {ours:?}") };
+        // Tests create other topics, called contract-….
+        let ours: Vec<_> = arns.filter(|arn| arn.contains("Notices")).collect();
+        let [arn] = ours.as_slice() else { panic!("not exactly one topic for notifications: {ours:?}") };
         self.stack.inbox(arn, None).await
     }
 
@@ -162,7 +162,7 @@ impl Deployed {
 }
 
 fn catalog(name: &str, rows: usize) -> String {
-    // So that a stack may be used for more than one run: what another run paid for is not reused.
+    // Makes the requests differ from those of earlier runs on the same stack, whose outcomes would be reused.
     let run = std::process::id();
     let row = |n| format!("{name}-{n:05},Product {n},https://cdn.example.com/{name}/{n}.png?run={run},Brand,1\n");
     std::iter::once("sku,title,image_url,brand,n\n".to_owned()).chain((1..=rows).map(row)).collect()
@@ -185,49 +185,50 @@ async fn the_deployed_stack() {
     let deployed = Deployed::of_this_run().await;
     let (from, inbox) = (deployed.log_length(), deployed.subscribe().await);
     faults_in_a_tenth_of_first_calls(&deployed).await;
-    the_same_again_is_free(&deployed).await;
+    the_same_catalog_again_makes_no_call(&deployed).await;
     two_at_once_pay_once(&deployed).await;
     a_file_that_is_no_catalog(&deployed).await;
     every_kind_of_name_is_a_trigger(&deployed).await;
-    failed_rows_heal_through_the_retry_queue(&deployed, "heal", Redrive::Packshot).await;
-    failed_rows_heal_through_the_retry_queue(&deployed, "mend", Redrive::Sqs).await;
-    poison_is_parked_once(&deployed).await;
+    failed_rows_complete_after_a_redrive(&deployed, "redrive-packshot", Redrive::Packshot).await;
+    failed_rows_complete_after_a_redrive(&deployed, "redrive-sqs", Redrive::Sqs).await;
+    an_unreadable_message_goes_to_the_retry_queue_once(&deployed).await;
     a_thousand_rows(&deployed).await;
     everything_breaks_at_once(&deployed).await;
     a_deployment_with_a_column_map(&deployed).await;
-    everybody_was_told(&deployed, &inbox).await;
-    nothing_says_what_it_must_not(&deployed, from).await;
+    every_end_was_notified(&deployed, &inbox).await;
+    the_key_and_row_data_do_not_leak(&deployed, from).await;
 }
 
-/// One message for each end that each job has had.
-async fn everybody_was_told(deployed: &Deployed, inbox: &Inbox) {
-    let mut told = BTreeMap::<(String, String), usize>::new();
+/// There was one notification for each end of each job.
+async fn every_end_was_notified(deployed: &Deployed, inbox: &Inbox) {
+    let mut notified = BTreeMap::<(String, String), usize>::new();
     while let Some(envelope) = inbox.receive().await {
-        let notice: Notification = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
-        let summary = deployed.read(&notice.summary).await.unwrap();
-        assert!(summary.contains(notice.job.as_str()));
-        *told.entry((notice.catalog.to_string(), notice.status.as_str().to_owned())).or_default() += 1;
+        let notification: Notification = serde_json::from_str(envelope["Message"].as_str().unwrap()).unwrap();
+        let summary = deployed.read(&notification.summary).await.unwrap();
+        assert!(summary.contains(notification.job.as_str()));
+        *notified.entry((notification.catalog.to_string(), notification.status.as_str().to_owned())).or_default() += 1;
     }
-    let of =
-        |catalog: &str, status: &str| told.get(&(catalog.to_owned(), status.to_owned())).copied().unwrap_or_default();
+    let of = |catalog: &str, status: &str| {
+        notified.get(&(catalog.to_owned(), status.to_owned())).copied().unwrap_or_default()
+    };
     for (catalog, status, jobs) in [
         ("tenth", "complete", 3),
         ("left", "complete", 1),
         ("right", "complete", 1),
         ("broken/deep ünd+odd", "rejected", 1),
-        // The redrive healed one row of two, which is no other end.
-        ("heal", "complete_with_failures", 1),
-        ("mend", "complete_with_failures", 1),
+        // The redrive completed one failed row of two, so the status is the same and there is no second notification.
+        ("redrive-packshot", "complete_with_failures", 1),
+        ("redrive-sqs", "complete_with_failures", 1),
         ("thousand", "complete", 1),
         ("storm", "complete", 1),
     ] {
-        assert_eq!(of(catalog, status), jobs, "{catalog} {status}: {told:#?}");
+        assert_eq!(of(catalog, status), jobs, "{catalog} {status}: {notified:#?}");
     }
-    println!("{} jobs announced once each", told.values().sum::<usize>());
+    println!("{} jobs announced once each", notified.values().sum::<usize>());
 }
 
-/// The key is nowhere. What a row says of its product is where it belongs, and not in the log.
-async fn nothing_says_what_it_must_not(deployed: &Deployed, from: usize) {
+/// The key is in no log and no object; the data of rows is not in the log.
+async fn the_key_and_row_data_do_not_leak(deployed: &Deployed, from: usize) {
     let log = deployed.log_since(from);
     assert!(!log.contains("local-demo-key"), "the API key is in the log");
     for marker in ["Product 1", "cdn.example.com", "hero product photo"] {
@@ -244,7 +245,7 @@ async fn nothing_says_what_it_must_not(deployed: &Deployed, from: usize) {
     println!("{} lines of log and {objects} objects without the key, the log without row data", log.lines().count());
 }
 
-/// 300 rows; the first call of every tenth row is told to come back later than its invocation may wait.
+/// 300 rows; the first call of every tenth row gets a `Retry-After` that is longer than its invocation may wait.
 async fn faults_in_a_tenth_of_first_calls(deployed: &Deployed) {
     let from = deployed.log_length();
     let rules: Vec<_> = (10..=300)
@@ -267,7 +268,7 @@ async fn faults_in_a_tenth_of_first_calls(deployed: &Deployed) {
         .collect();
     assert_eq!(twice, (10..=300).step_by(10).collect::<Vec<_>>());
     assert_eq!(deployed.api.total() - before, 330);
-    // Those thirty came back alone: nobody else's message was delivered again.
+    // Only the messages of these thirty rows were delivered again.
     assert_eq!(deployed.logged(from, "the message comes back later"), 30);
     assert_eq!(deployed.logged(from, "settled before"), 0);
     for (metric, sum) in [
@@ -285,7 +286,7 @@ async fn faults_in_a_tenth_of_first_calls(deployed: &Deployed) {
     deployed.api.follow(&json!({}));
 }
 
-async fn the_same_again_is_free(deployed: &Deployed) {
+async fn the_same_catalog_again_makes_no_call(deployed: &Deployed) {
     let before = deployed.api.total();
     let again = deployed.drop_catalog("tenth", catalog("tenth", 300)).await;
     let (_, summary) = deployed.ended("tenth", &again, Duration::from_secs(120)).await;
@@ -345,18 +346,18 @@ async fn gzip(text: &[u8]) -> Vec<u8> {
     packed
 }
 
-/// `./stack up` beside the one of this run, with its demo API and its functions; ended when dropped.
-struct Beside {
+/// A second local AWS, with the demo API and the functions of the first. Stopped when dropped.
+struct SecondStack {
     state: TempDir,
 }
 
-impl Beside {
+impl SecondStack {
     fn up(api_url: &str, parameter: &str) -> (Self, Stack) {
-        let beside = Self { state: TempDir::new().unwrap() };
-        let up = beside.stack("up").args(["--no-build", "--api-url", api_url, "--param", parameter]).output().unwrap();
+        let second = Self { state: TempDir::new().unwrap() };
+        let up = second.stack("up").args(["--no-build", "--api-url", api_url, "--param", parameter]).output().unwrap();
         assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
         let stack = serde_json::from_slice(&up.stdout).unwrap();
-        (beside, stack)
+        (second, stack)
     }
 
     fn stack(&self, what: &str) -> Command {
@@ -366,7 +367,7 @@ impl Beside {
     }
 }
 
-impl Drop for Beside {
+impl Drop for SecondStack {
     fn drop(&mut self) {
         let _ = self.stack("down").output();
     }
@@ -374,7 +375,7 @@ impl Drop for Beside {
 
 async fn a_deployment_with_a_column_map(deployed: &Deployed) {
     let map = "ColumnMap=sku=Artikelnummer; title = Bezeichnung; image_url=Bild";
-    let (_beside, stack) = Beside::up(&deployed.stack.api_url, map);
+    let (_second, stack) = SecondStack::up(&deployed.stack.api_url, map);
     let mapped = Deployed::on(stack).await;
     let body = catalog("map", 2).replace("sku,title,image_url", "Artikelnummer,Bezeichnung,Bild");
     let version = mapped.drop_catalog("map", body).await;
@@ -386,7 +387,7 @@ async fn a_deployment_with_a_column_map(deployed: &Deployed) {
         (&job["mapping"]["sku"], &job["mapping"]["title"], &job["mapping"]["image_url"]),
         (&json!("Artikelnummer"), &json!("Bezeichnung"), &json!("Bild"))
     );
-    // Whoever names a column means that one.
+    // A mapped column that is missing is an error, even if the default name exists.
     let version = mapped.drop_catalog("other", catalog("other", 2)).await;
     let (_, summary) = mapped.ended("other", &version, Duration::from_secs(60)).await;
     assert_eq!(summary["status"], "rejected");
@@ -394,7 +395,7 @@ async fn a_deployment_with_a_column_map(deployed: &Deployed) {
     assert!(reason.contains("no column `Artikelnummer`, which the column map names for sku"), "{reason}");
 }
 
-/// Who brings the messages back.
+/// The way of a redrive.
 enum Redrive {
     /// `packshot redrive`
     Packshot,
@@ -402,9 +403,9 @@ enum Redrive {
     Sqs,
 }
 
-async fn failed_rows_heal_through_the_retry_queue(deployed: &Deployed, name: &str, redrive: Redrive) {
+async fn failed_rows_complete_after_a_redrive(deployed: &Deployed, name: &str, redrive: Redrive) {
     let retry = &deployed.stack.retry_queue_url;
-    // What an earlier run left there.
+    // An earlier run may have left messages.
     deployed.sqs.purge_queue().queue_url(retry).send().await.unwrap();
     let blocked = json!({ "status": 400, "json": { "error": { "code": "moderation_blocked" } } });
     deployed.api.follow(&json!({ "rules": [
@@ -437,13 +438,13 @@ async fn failed_rows_heal_through_the_retry_queue(deployed: &Deployed, name: &st
             deployed.sqs.start_message_move_task().source_arn(arn).send().await.unwrap();
         }
     }
-    let (_, healed) = deployed.summary(name, &version, limit, |summary| summary["failed"] == 1).await;
-    assert_eq!(healed["completed"], 5, "{healed:#}");
+    let (_, redriven) = deployed.summary(name, &version, limit, |summary| summary["failed"] == 1).await;
+    assert_eq!(redriven["completed"], 5, "{redriven:#}");
     assert_whole(&deployed.manifest(&prefix).await, name, 6);
     assert_eq!(deployed.waiting(retry).await, 0);
 }
 
-async fn poison_is_parked_once(deployed: &Deployed) {
+async fn an_unreadable_message_goes_to_the_retry_queue_once(deployed: &Deployed) {
     let rows = &deployed.stack.rows_queue_url;
     let (from, trace) = (deployed.log_length(), "Root=1-67891233-abcdef012345678912345678;Sampled=1");
     let header = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build().unwrap();
@@ -465,10 +466,10 @@ async fn poison_is_parked_once(deployed: &Deployed) {
         if let Some(message) = received.messages.unwrap_or_default().pop() {
             break message;
         }
-        assert!(began.elapsed() < Duration::from_secs(60), "the poison was not parked");
+        assert!(began.elapsed() < Duration::from_secs(60), "the message did not reach the retry queue");
     };
     assert_eq!(parked.body.as_deref(), Some("{\"not\":\"ours\"}"));
-    // The row can be followed: its trace is in the retry queue and in the log.
+    // Its X-Ray trace is in the retry queue and in the log.
     assert_eq!(parked.attributes.unwrap()[&MessageSystemAttributeName::AwsTraceHeader], trace);
     assert_eq!(deployed.logged(from, "\"trace_id\":\"1-67891233-abcdef012345678912345678\""), 1);
     let attributes = parked.message_attributes.unwrap();
@@ -486,7 +487,7 @@ async fn a_thousand_rows(deployed: &Deployed) {
     assert_eq!(deployed.keys(&format!("{prefix}parts/")).await.len(), 2);
 }
 
-/// Generators are killed in the middle of calls, connections are cut, 429 storms, and the balance is empty for a while.
+/// Generators are killed during calls, connections are cut, many answers are 429, and the balance is empty for a while.
 async fn everything_breaks_at_once(deployed: &Deployed) {
     let storm = |n: usize| match n % 20 {
         1 => json!([{ "cut": "before" }]),
@@ -507,7 +508,7 @@ async fn everything_breaks_at_once(deployed: &Deployed) {
         }
         killed += kill_generators(deployed.stack.pid);
     }
-    assert!(killed > 0, "no generator was there to kill");
+    assert!(killed > 0, "no generator was running");
     deployed.api.follow(&json!({ "account": "empty" }));
     sleep(Duration::from_secs(5)).await;
     let during = deployed.api.total();
@@ -526,7 +527,7 @@ async fn everything_breaks_at_once(deployed: &Deployed) {
     assert!(billed <= 500 + unknown, "{billed} billed, {unknown} unknown");
 }
 
-/// Kills the generators among the local AWS's own children.
+/// Kills the generators among the descendants of the local AWS. Returns their number.
 fn kill_generators(aws: u32) -> usize {
     let mut parents = BTreeMap::new();
     let mut generators = Vec::new();

@@ -1,5 +1,5 @@
-//! The functions' start, with the real binaries: with a wrong configuration they do not begin at all, and say why in one line of
-//! their log.
+//! The start of the functions, with the real executables: with a wrong configuration a function ends before it asks for an event, and
+//! its log has one line with all problems.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
 
 use std::{
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const KEY: &str = "sk-live-start-12345678";
 
-/// What a function says before it ends, having asked Lambda for nothing.
+/// Starts a function, which must end without asking Lambda for an event. Returns its error message.
 fn refusal(function: &str, environment: &[(&str, &str)]) -> String {
     let lambda = TcpListener::bind("127.0.0.1:0").unwrap();
     lambda.set_nonblocking(true).unwrap();
@@ -24,18 +24,18 @@ fn refusal(function: &str, environment: &[(&str, &str)]) -> String {
         .output()
         .unwrap();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(lambda.accept().is_err(), "{function} has asked for work");
+    assert!(lambda.accept().is_err(), "{function} has asked for an event");
     assert!(ended.stdout.is_empty(), "{ended:?}");
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(!said.contains(KEY), "the key shows");
-    let line: Value = serde_json::from_str(&said).unwrap();
+    let log = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(!log.contains(KEY), "the log contains the key");
+    let line: Value = serde_json::from_str(&log).unwrap();
     assert_eq!(line["level"], "ERROR");
     line["message"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_function_without_its_configuration_does_not_begin() {
+fn a_function_without_its_configuration_does_not_start() {
     for (function, missing) in [
         ("splitter", vec!["BUCKET", "ROWS_QUEUE_URL"]),
         ("generator", vec!["BUCKET", "ROWS_QUEUE_URL", "RETRY_QUEUE_URL", "API_KEY_SECRET_ARN"]),
@@ -50,14 +50,14 @@ fn a_function_without_its_configuration_does_not_begin() {
 }
 
 #[test]
-fn all_problems_are_said_at_once_and_the_key_is_not() {
+fn all_problems_are_reported_at_once_without_the_key() {
     let message = refusal(
         "generator",
         &[
             ("BUCKET", "b"),
             ("ROWS_QUEUE_URL", "https://sqs.test/rows"),
             ("RETRY_QUEUE_URL", ""),
-            // A mistake that people make.
+            // A frequent mistake: the key instead of the secret's ARN.
             ("API_KEY_SECRET_ARN", KEY),
             ("REQUEST_TIMEOUT_SECONDS", "five minutes"),
             ("MAX_RETRIES", "11"),

@@ -1,12 +1,12 @@
-//! What every adapter of a port has to keep, as test cases over the port.
+//! The contract of each port, as test cases that every adapter must pass.
 //!
-//! [`store_contract!`](crate::store_contract) and [`queue_contract!`](crate::queue_contract) make a module with one test
+//! [`store_contract!`](crate::store_contract) and [`queue_contract!`](crate::queue_contract) expand to a module with one test
 //! per case, so that a failure names the adapter and the case.
 
 pub mod queue;
 pub mod store;
 
-/// One test per case, all of one adapter, in a module of its own. The attributes stand on every test.
+/// Expands to a module with one test per case of one adapter. Each test gets the attributes.
 #[macro_export]
 macro_rules! contract_cases {
     ($port:ident, $adapter:ident, $attributes:tt, $make:expr, [$($case:ident)*]) => {
@@ -17,7 +17,6 @@ macro_rules! contract_cases {
     };
 }
 
-/// One test.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! contract_case {
@@ -25,7 +24,7 @@ macro_rules! contract_case {
         #[test]
         $(#[$attribute])*
         fn $case() {
-            // Case by case: paused time wants one thread, races want several.
+            // Depends on the port: paused time needs one thread, races need several.
             $crate::contract::$port::runtime().block_on(async { $crate::contract::$port::$case($make.await).await });
         }
     };

@@ -1,4 +1,4 @@
-//! The contract of [`Queue`], together with the consuming side, which is the host's.
+//! The contract of [`Queue`]. The port only sends and delays; the host receives and deletes, here through [`Consumer`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,19 +17,19 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// A module of tests, one per case: `queue_contract!(memory, [], async { QueueUnderTest::new(…) })`.
+/// Expands to a module with one test per case: `queue_contract!(memory, [], async { QueueUnderTest::new(…) })`.
 #[macro_export]
 macro_rules! queue_contract {
     ($adapter:ident, $attributes:tt, $make:expr) => {
         $crate::contract_cases!(queue, $adapter, $attributes, $make, [
             everything_sent_arrives_once
             bodies_arrive_as_they_were_sent
-            a_message_that_was_not_deleted_comes_back
-            a_delay_of_nothing_brings_a_message_back_at_once
-            a_delay_keeps_a_message_away
-            a_stale_receipt_touches_nothing
-            a_refused_message_does_not_take_its_neighbours_along
-            the_largest_message_passes
+            a_message_that_was_not_deleted_is_delivered_again
+            a_delay_of_zero_returns_a_message_at_once
+            a_delay_hides_a_message
+            a_stale_receipt_has_no_effect
+            a_refused_message_does_not_affect_the_others
+            the_largest_message_is_accepted
         ]);
     };
 }
@@ -37,10 +37,10 @@ macro_rules! queue_contract {
 /// The consuming side of a queue.
 #[async_trait]
 pub trait Consumer: Send + Sync {
-    /// Up to ten messages that are visible now.
+    /// Receives up to ten messages that are visible now.
     async fn receive(&self) -> Vec<Delivery>;
 
-    /// Takes a message off the queue.
+    /// Deletes a message.
     async fn delete(&self, receipt: &str);
 }
 
@@ -62,11 +62,11 @@ pub struct QueueUnderTest {
     visibility: Duration,
 }
 
-/// Longer than anything takes on a queue that answers, in terms of the queue's own clock.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Limits the wait for a message, by the queue's own clock. No delivery takes this long.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl QueueUnderTest {
-    /// A queue, its consuming side, and the visibility timeout with which it was made.
+    /// A queue, its consuming side, and its visibility timeout.
     #[must_use]
     pub fn new(queue: Arc<dyn Queue>, consumer: Arc<dyn Consumer>, visibility: Duration) -> Self {
         Self { queue, consumer, visibility }
@@ -76,14 +76,14 @@ impl QueueUnderTest {
         self.queue.send(&bodies.iter().map(|body| message(body)).collect::<Vec<_>>()).await.unwrap();
     }
 
-    /// The next `count` deliveries.
+    /// Waits for the next `count` deliveries.
     async fn receive(&self, count: usize) -> Vec<Delivery> {
         let began = Instant::now();
         let mut received = Vec::new();
         while received.len() < count {
             let more = self.consumer.receive().await;
             if more.is_empty() {
-                assert!(began.elapsed() < PATIENCE, "{} of {count} messages came", received.len());
+                assert!(began.elapsed() < RECEIVE_TIMEOUT, "{} of {count} messages arrived", received.len());
                 sleep(Duration::from_millis(20)).await;
             }
             received.extend(more);
@@ -97,8 +97,8 @@ impl QueueUnderTest {
         received.remove(0)
     }
 
-    /// Sees to it that nothing is received, now and for a while.
-    async fn nothing_for(&self, time: Duration) {
+    /// Fails if a message arrives within this time.
+    async fn assert_nothing_for(&self, time: Duration) {
         let began = Instant::now();
         loop {
             assert_eq!(self.consumer.receive().await, []);
@@ -110,7 +110,7 @@ impl QueueUnderTest {
     }
 }
 
-/// One thread, so that a queue in memory may be tested on paused time.
+/// Has one thread, so that a queue in memory can be tested on paused time.
 #[must_use]
 pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -120,7 +120,7 @@ fn message(body: &str) -> OutgoingMessage {
     OutgoingMessage { body: body.to_owned(), attributes: BTreeMap::new() }
 }
 
-/// More than two batches: none is lost, none comes twice, and all have ids and receipts of their own.
+/// Of more than two batches, no message is lost or delivered twice, and ids and receipts are unique.
 pub async fn everything_sent_arrives_once(under_test: QueueUnderTest) {
     under_test.queue.send(&[]).await.unwrap();
     let bodies: Vec<String> = (0..25).map(|number| format!("message {number}")).collect();
@@ -137,10 +137,10 @@ pub async fn everything_sent_arrives_once(under_test: QueueUnderTest) {
     }
     assert_eq!(received, bodies.into_iter().map(|body| (body, 1)).collect());
     assert_eq!((ids.len(), receipts.len()), (25, 25));
-    under_test.nothing_for(under_test.visibility + Duration::from_millis(300)).await;
+    under_test.assert_nothing_for(under_test.visibility + Duration::from_millis(300)).await;
 }
 
-/// Bodies are texts; nobody trims, escapes or normalises them. Attributes do not change them.
+/// A queue does not trim, escape or normalise bodies. Attributes do not change them.
 pub async fn bodies_arrive_as_they_were_sent(under_test: QueueUnderTest) {
     let bodies = [
         r#"{"v":1,"sku":"a\"b\\c","title":"Ünïcödé 靴 👟 \u0007"}"#,
@@ -157,49 +157,49 @@ pub async fn bodies_arrive_as_they_were_sent(under_test: QueueUnderTest) {
     assert_eq!(received, bodies.map(str::to_owned).into());
 }
 
-/// Until it is deleted a message comes again after its visibility timeout, and not before: as the same message, with
-/// another receipt.
-pub async fn a_message_that_was_not_deleted_comes_back(under_test: QueueUnderTest) {
+/// A message that is not deleted is delivered again after its visibility timeout, not before, with the same id and another
+/// receipt.
+pub async fn a_message_that_was_not_deleted_is_delivered_again(under_test: QueueUnderTest) {
     under_test.send(&["x"]).await;
     let first = under_test.receive_one().await;
     let received = Instant::now();
-    under_test.nothing_for(under_test.visibility / 2).await;
+    under_test.assert_nothing_for(under_test.visibility / 2).await;
     let second = under_test.receive_one().await;
     assert!(received.elapsed() >= under_test.visibility.mul_f64(0.9), "after {:?}", received.elapsed());
     assert_eq!((&second.id, &second.body), (&first.id, &first.body));
     assert_ne!(second.receipt, first.receipt);
     under_test.consumer.delete(&second.receipt).await;
-    under_test.nothing_for(under_test.visibility + Duration::from_millis(300)).await;
+    under_test.assert_nothing_for(under_test.visibility + Duration::from_millis(300)).await;
 }
 
-/// `delay(0)` hands a message back.
-pub async fn a_delay_of_nothing_brings_a_message_back_at_once(under_test: QueueUnderTest) {
+/// `delay(0)` returns a message to the queue.
+pub async fn a_delay_of_zero_returns_a_message_at_once(under_test: QueueUnderTest) {
     under_test.send(&["x"]).await;
     let first = under_test.receive_one().await;
-    let handed_back = Instant::now();
+    let returned = Instant::now();
     under_test.queue.delay(&first.receipt, Duration::ZERO).await.unwrap();
     assert_eq!(under_test.receive_one().await.id, first.id);
-    assert!(handed_back.elapsed() < under_test.visibility.mul_f64(0.9), "after {:?}", handed_back.elapsed());
+    assert!(returned.elapsed() < under_test.visibility.mul_f64(0.9), "after {:?}", returned.elapsed());
 }
 
-/// `delay(n)` counts from now, however long the queue's own timeout is; a fraction of a second is not cut off.
-pub async fn a_delay_keeps_a_message_away(under_test: QueueUnderTest) {
+/// `delay(n)` counts from now, also if it is longer than the queue's own timeout. A fraction of a second is not cut off.
+pub async fn a_delay_hides_a_message(under_test: QueueUnderTest) {
     under_test.send(&["x"]).await;
     let first = under_test.receive_one().await;
     let delayed = Instant::now();
     let delay = under_test.visibility + Duration::from_millis(1_500);
     under_test.queue.delay(&first.receipt, delay).await.unwrap();
-    under_test.nothing_for(under_test.visibility + Duration::from_millis(1_100)).await;
+    under_test.assert_nothing_for(under_test.visibility + Duration::from_millis(1_100)).await;
     assert_eq!(under_test.receive_one().await.id, first.id);
     assert!(delayed.elapsed() >= delay.mul_f64(0.95), "after {:?}", delayed.elapsed());
-    // The longest that anybody may ask for, and more.
+    // More than the longest delay that a queue supports.
     let second = under_test.receive_one_again(&first).await;
     under_test.queue.delay(&second.receipt, Duration::MAX).await.unwrap();
-    under_test.nothing_for(under_test.visibility + Duration::from_millis(300)).await;
+    under_test.assert_nothing_for(under_test.visibility + Duration::from_millis(300)).await;
 }
 
 impl QueueUnderTest {
-    /// The next delivery, of the same message.
+    /// Receives the next delivery, which must be of the same message.
     async fn receive_one_again(&self, before: &Delivery) -> Delivery {
         let again = self.receive_one().await;
         assert_eq!(again.id, before.id);
@@ -207,25 +207,25 @@ impl QueueUnderTest {
     }
 }
 
-/// A message that was redelivered belongs to whom it was delivered to last.
-pub async fn a_stale_receipt_touches_nothing(under_test: QueueUnderTest) {
+/// Only the receipt of the latest delivery acts on a message.
+pub async fn a_stale_receipt_has_no_effect(under_test: QueueUnderTest) {
     under_test.send(&["x"]).await;
     let first = under_test.receive_one().await;
     let second = under_test.receive_one_again(&first).await;
     let received = Instant::now();
     under_test.consumer.delete(&first.receipt).await;
-    // Whether this is an error is the queue's affair.
+    // A queue may answer with an error or not.
     let _ = under_test.queue.delay(&first.receipt, Duration::ZERO).await;
     let third = under_test.receive_one_again(&second).await;
     assert!(received.elapsed() >= under_test.visibility.mul_f64(0.9), "after {:?}", received.elapsed());
     under_test.consumer.delete(&third.receipt).await;
-    under_test.nothing_for(under_test.visibility + Duration::from_millis(300)).await;
+    under_test.assert_nothing_for(under_test.visibility + Duration::from_millis(300)).await;
     let gone = under_test.queue.delay(&third.receipt, Duration::ZERO).await;
     assert!(matches!(gone, Err(QueueError::Refused { .. })), "{gone:?}");
 }
 
-/// Characters and lengths that the queue does not take: said so, and everything else is on its way.
-pub async fn a_refused_message_does_not_take_its_neighbours_along(under_test: QueueUnderTest) {
+/// `send` reports unsupported characters and lengths, and sends all other messages.
+pub async fn a_refused_message_does_not_affect_the_others(under_test: QueueUnderTest) {
     let too_long = "x".repeat(MAX_MESSAGE_BYTES + 1);
     for bad in ["\u{fffe}", "a\u{ffff}b", "\0", "\u{1}", "\u{b}", "\u{c}", "\u{1f}", "\u{1b}[0m", "", &too_long] {
         let mut messages: Vec<OutgoingMessage> = (0..12).map(|number| message(&format!("good {number}"))).collect();
@@ -243,8 +243,8 @@ pub async fn a_refused_message_does_not_take_its_neighbours_along(under_test: Qu
     }
 }
 
-/// The limit is in bytes, and a message that reaches it with its attributes is taken.
-pub async fn the_largest_message_passes(under_test: QueueUnderTest) {
+/// The limit is in bytes and includes the attributes.
+pub async fn the_largest_message_is_accepted(under_test: QueueUnderTest) {
     let attributes = BTreeMap::from([("error_code", "timeout".to_owned())]);
     let room = MAX_MESSAGE_BYTES - "error_code".len() - "String".len() - "timeout".len();
     let body = "é".repeat(room / 2) + &"x".repeat(room % 2);

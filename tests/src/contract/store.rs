@@ -1,4 +1,4 @@
-//! The contract of [`Store`].
+//! The contract of [`Store`]: reads, conditional writes, races between writers, streams, keys, lists and versions.
 
 use std::{any::Any, sync::Arc};
 
@@ -15,29 +15,29 @@ use tokio::runtime::Runtime;
 
 use Precondition::{Absent, Matches};
 
-/// A module of tests, one per case: `store_contract!(memory, [], async { Bucket::new(store) })`.
+/// Expands to a module with one test per case: `store_contract!(memory, [], async { Bucket::new(store) })`.
 #[macro_export]
 macro_rules! store_contract {
     ($adapter:ident, $attributes:tt, $make:expr) => {
         $crate::contract_cases!(store, $adapter, $attributes, $make, [
-            nothing_is_there
-            an_object_reads_back
+            a_missing_object_is_not_an_error
+            a_written_object_can_be_read
             an_empty_object_is_an_object
             the_last_writer_wins
-            absent_writes_once
-            matches_writes_over_what_was_seen
+            absent_creates_only
+            matches_replaces_only_the_version_read
             one_of_many_creators_wins
-            one_of_many_changers_wins
+            one_of_many_updaters_wins
             no_increment_is_lost
             a_reader_sees_one_write_or_the_other
             a_stream_is_written
             a_stream_keeps_preconditions
-            a_broken_stream_leaves_nothing
-            keys_are_taken_as_they_are
-            keys_are_listed_in_the_order_of_their_bytes
+            a_broken_stream_writes_nothing
+            keys_are_not_changed
+            keys_are_listed_in_byte_order
             long_lists_come_in_pages
-            a_prefix_is_any_beginning
-            versions_stay_readable
+            a_prefix_may_end_anywhere
+            old_versions_can_be_read
         ]);
     };
 }
@@ -50,7 +50,7 @@ pub struct Bucket {
     _guard: Option<Box<dyn Any + Send>>,
 }
 
-/// How a bucket with versions tells the id of one, which the port does not.
+/// Writes to a bucket with versions. The port does not return version ids.
 #[async_trait]
 pub trait Versions: Send + Sync {
     /// Writes an object and returns the id of its version.
@@ -71,7 +71,7 @@ impl Bucket {
         Self { store, prefix: String::new(), versions: None, _guard: None }
     }
 
-    /// A store that others use, too; this case stays below the prefix.
+    /// A store that other tests use, too; this case uses only keys below the prefix.
     #[must_use]
     pub fn with_prefix(self, prefix: &str) -> Self {
         Self { prefix: prefix.to_owned(), ..self }
@@ -83,7 +83,7 @@ impl Bucket {
         Self { versions: Some(versions), ..self }
     }
 
-    /// Keeps something alive as long as the store, for example its directory.
+    /// Drops `guard` after the store, for example the store's directory.
     #[must_use]
     pub fn with_guard(self, guard: impl Any + Send) -> Self {
         Self { _guard: Some(Box::new(guard)), ..self }
@@ -99,14 +99,14 @@ impl Bucket {
 
     async fn read(&self, name: &str) -> Option<Bytes> {
         let object = self.store.open(&self.key(name), None).await.unwrap()?;
-        Some(whole(object).await.unwrap())
+        Some(read_all(object).await.unwrap())
     }
 
     fn conflict(&self, name: &str) -> Result<Etag, StoreError> {
         Err(StoreError::Conflict { key: self.key(name) })
     }
 
-    /// All names below a prefix, and the pages' lengths.
+    /// All names below a prefix, and the length of each page.
     async fn list(&self, prefix: &str, after: Option<&str>) -> (Vec<String>, Vec<usize>) {
         let (mut names, mut pages) = (Vec::new(), Vec::new());
         let mut after = after.map(|name| self.key(name));
@@ -125,13 +125,13 @@ impl Bucket {
     }
 }
 
-/// Several threads, because the cases race.
+/// Has several threads, because some cases race.
 #[must_use]
 pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap()
 }
 
-/// Writes as the use cases do: "it did not happen" is tried again.
+/// Writes as the use cases do: retries an error that means "did not happen".
 async fn write(store: &dyn Store, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError> {
     loop {
         match store.put(key, body.clone(), precondition.clone()).await {
@@ -141,7 +141,7 @@ async fn write(store: &dyn Store, key: &str, body: Bytes, precondition: Precondi
     }
 }
 
-async fn whole(object: Object) -> Result<Bytes, StoreError> {
+async fn read_all(object: Object) -> Result<Bytes, StoreError> {
     let chunks: Vec<Bytes> = object.body.try_collect().await?;
     Ok(chunks.concat().into())
 }
@@ -150,7 +150,7 @@ fn body_of<'a>(chunks: impl IntoIterator<Item = Result<Bytes, StoreError>, IntoI
     stream::iter(chunks).boxed()
 }
 
-/// Bytes that tell where they belong, so that no part can be lost or take another's place.
+/// Returns bytes that encode their position, so that a lost or exchanged part is detected.
 fn chunk(number: u64, bytes: usize) -> Bytes {
     let mut chunk = vec![b'.'; bytes];
     for (place, page) in (0u64..).zip(chunk.chunks_exact_mut(1_000)) {
@@ -159,22 +159,22 @@ fn chunk(number: u64, bytes: usize) -> Bytes {
     chunk.into()
 }
 
-/// A key that nobody wrote is nothing, and not an error.
-pub async fn nothing_is_there(bucket: Bucket) {
+/// A key that was never written is `None`, not an error.
+pub async fn a_missing_object_is_not_an_error(bucket: Bucket) {
     for name in ["nothing", "a/b/c", "nothing.json"] {
         assert_eq!(bucket.store.head(&bucket.key(name)).await, Ok(None));
         assert!(bucket.store.open(&bucket.key(name), None).await.unwrap().is_none());
     }
     assert_eq!(bucket.list("", None).await, (vec![], vec![0]));
     bucket.put("a/b/c", "x", Absent).await.unwrap();
-    assert_eq!(bucket.store.head(&bucket.key("a/b")).await, Ok(None), "the beginning of a key is not an object");
+    assert_eq!(bucket.store.head(&bucket.key("a/b")).await, Ok(None), "a prefix of a key is not an object");
     assert!(bucket.store.open(&bucket.key("a/b"), None).await.unwrap().is_none());
     assert_eq!(bucket.store.head(&bucket.key("a/b/c/d")).await, Ok(None));
     assert!(bucket.store.open(&bucket.key("a/b/c/d"), None).await.unwrap().is_none());
 }
 
-/// What was written is there at once, for every way of looking, with one identity.
-pub async fn an_object_reads_back(bucket: Bucket) {
+/// A write is visible at once to `head`, `open` and `list`, with the same ETag.
+pub async fn a_written_object_can_be_read(bucket: Bucket) {
     let before = bucket.put("clock", "", Precondition::None).await.unwrap();
     let before_meta = bucket.store.head(&bucket.key("clock")).await.unwrap().unwrap();
     assert_eq!(before_meta.etag, before);
@@ -186,13 +186,13 @@ pub async fn an_object_reads_back(bucket: Bucket) {
     assert!(meta.last_modified > "2025-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
     let object = bucket.store.open(&bucket.key("results/a.json"), None).await.unwrap().unwrap();
     assert_eq!(object.meta, meta);
-    assert_eq!(whole(object).await.unwrap(), "{\"a\":1}\n");
+    assert_eq!(read_all(object).await.unwrap(), "{\"a\":1}\n");
     let page = bucket.store.list(&bucket.key("results/"), None).await.unwrap();
     let listed: Vec<_> = page.objects.iter().map(|object| (&*object.key, &object.etag, object.bytes)).collect();
     assert_eq!(listed, [(&*bucket.key("results/a.json"), &etag, 8)]);
 }
 
-/// No bytes are not no object.
+/// An object without bytes exists.
 pub async fn an_empty_object_is_an_object(bucket: Bucket) {
     for name in ["put", "stream"] {
         let etag = match name {
@@ -207,10 +207,10 @@ pub async fn an_empty_object_is_an_object(bucket: Bucket) {
     assert_eq!(bucket.list("", None).await.0, ["put", "stream"]);
 }
 
-/// Without a precondition a write replaces what was there, and another content has another identity.
+/// Without a precondition a write replaces the object, and another content has another ETag.
 pub async fn the_last_writer_wins(bucket: Bucket) {
     let mut etags = Vec::new();
-    // All of one length, and quickly one after the other: neither tells them apart.
+    // Of the same length and within a moment, so that neither size nor time distinguishes them.
     for text in ["first", "after", "third"] {
         let etag = bucket.put("a", text, Precondition::None).await.unwrap();
         assert_eq!(bucket.read("a").await.unwrap(), text);
@@ -221,8 +221,8 @@ pub async fn the_last_writer_wins(bucket: Bucket) {
     assert_eq!(bucket.list("", None).await.0, ["a"]);
 }
 
-/// `Absent` writes where nothing is, and never over something.
-pub async fn absent_writes_once(bucket: Bucket) {
+/// `Absent` creates an object and never replaces one.
+pub async fn absent_creates_only(bucket: Bucket) {
     let etag = bucket.put("a", "first", Absent).await.unwrap();
     assert_eq!(bucket.put("a", "second", Absent).await, bucket.conflict("a"));
     assert_eq!(bucket.put("a", "first", Absent).await, bucket.conflict("a"), "the same content is no exception");
@@ -230,8 +230,8 @@ pub async fn absent_writes_once(bucket: Bucket) {
     assert_eq!(bucket.store.head(&bucket.key("a")).await.unwrap().unwrap().etag, etag);
 }
 
-/// `Matches` writes over exactly what was seen, and nowhere else.
-pub async fn matches_writes_over_what_was_seen(bucket: Bucket) {
+/// `Matches` replaces the object only if it still has this ETag.
+pub async fn matches_replaces_only_the_version_read(bucket: Bucket) {
     let first = bucket.put("a", "first", Absent).await.unwrap();
     assert_eq!(bucket.put("missing", "x", Matches(first.clone())).await, bucket.conflict("missing"));
     assert_eq!(bucket.read("missing").await, None);
@@ -242,7 +242,7 @@ pub async fn matches_writes_over_what_was_seen(bucket: Bucket) {
     assert_eq!(bucket.read("a").await.unwrap(), "third");
 }
 
-/// Sixteen at once write to a key, under one precondition and each something else: one of them does, and is told so.
+/// Sixteen tasks write different contents to a key under one precondition: exactly one succeeds, and its content is stored.
 async fn race(bucket: &Bucket, name: &str, precondition: Precondition) {
     let racers = (0..16).map(|racer| {
         let (store, key, precondition) = (bucket.store.clone(), bucket.key(name), precondition.clone());
@@ -261,15 +261,15 @@ async fn race(bucket: &Bucket, name: &str, precondition: Precondition) {
     }
 }
 
-/// Of many that create an object at once, one does.
+/// Of many concurrent creations, one succeeds.
 pub async fn one_of_many_creators_wins(bucket: Bucket) {
     for round in 0..8 {
         race(&bucket, &format!("new/{round}"), Absent).await;
     }
 }
 
-/// Of many that change an object at once, one does.
-pub async fn one_of_many_changers_wins(bucket: Bucket) {
+/// Of many concurrent updates, one succeeds.
+pub async fn one_of_many_updaters_wins(bucket: Bucket) {
     for round in 0..8 {
         let name = format!("old/{round}");
         let etag = bucket.put(&name, "before", Absent).await.unwrap();
@@ -277,7 +277,7 @@ pub async fn one_of_many_changers_wins(bucket: Bucket) {
     }
 }
 
-/// Read, decide, write with a precondition is a transaction.
+/// A read and a write with its ETag as precondition are one transaction.
 pub async fn no_increment_is_lost(bucket: Bucket) {
     const COUNTERS: usize = 8;
     const TIMES: usize = 5;
@@ -289,7 +289,7 @@ pub async fn no_increment_is_lost(bucket: Bucket) {
                 loop {
                     let object = store.open(&key, None).await.unwrap().unwrap();
                     let etag = object.meta.etag.clone();
-                    let count: usize = std::str::from_utf8(&whole(object).await.unwrap()).unwrap().parse().unwrap();
+                    let count: usize = std::str::from_utf8(&read_all(object).await.unwrap()).unwrap().parse().unwrap();
                     match write(&*store, &key, Bytes::from((count + 1).to_string()), Matches(etag)).await {
                         Ok(_) => break,
                         Err(StoreError::Conflict { .. }) => {}
@@ -303,7 +303,7 @@ pub async fn no_increment_is_lost(bucket: Bucket) {
     assert_eq!(bucket.read("count").await.unwrap(), (COUNTERS * TIMES).to_string());
 }
 
-/// A reader never sees half a write, nor one write's bytes under another's identity.
+/// A reader never gets half a write, or the bytes of one write with the ETag of another.
 pub async fn a_reader_sees_one_write_or_the_other(bucket: Bucket) {
     const BYTES: usize = 300_000;
     let bodies = ['a', 'b'].map(|letter| letter.to_string().repeat(BYTES));
@@ -330,8 +330,8 @@ pub async fn a_reader_sees_one_write_or_the_other(bucket: Bucket) {
     while !writing.is_finished() || reads == 0 {
         let object = store.open(&key, None).await.unwrap().unwrap();
         let etag = object.meta.etag.clone();
-        // An error means that the read must start again, and is no lie.
-        if let Ok(bytes) = whole(object).await {
+        // An error only means that the read must start again.
+        if let Ok(bytes) = read_all(object).await {
             let which = usize::from(bytes[0] == b'b');
             assert!(bytes == bodies[which], "a mixture of two writes");
             assert_eq!(etag, etags[which]);
@@ -341,13 +341,13 @@ pub async fn a_reader_sees_one_write_or_the_other(bucket: Bucket) {
     writing.await.unwrap();
 }
 
-/// Streams of every length come back as they went in; the identity of a content does not depend on its cuts.
+/// Streams of every length are stored unchanged.
 pub async fn a_stream_is_written(bucket: Bucket) {
     let small = [Ok(Bytes::from_static(b"two ")), Ok(Bytes::new()), Ok(Bytes::from_static(b"chunks"))];
     bucket.store.put_stream(&bucket.key("small"), body_of(small), Absent).await.unwrap();
     assert_eq!(bucket.read("small").await.unwrap(), "two chunks");
 
-    // More than two of the parts that S3 wants at least, and an odd end.
+    // Longer than two of S3's smallest parts, with an odd end.
     let sizes = [5_000_000, 1, 0, 7_000_000, 64 * 1024, 5_500_003];
     let chunks: Vec<Bytes> = sizes.iter().zip(0..).map(|(&bytes, number)| chunk(number, bytes)).collect();
     let sent: Bytes = chunks.concat().into();
@@ -355,7 +355,7 @@ pub async fn a_stream_is_written(bucket: Bucket) {
         bucket.store.put_stream(&bucket.key("large"), body_of(chunks.into_iter().map(Ok)), Absent).await.unwrap();
     let object = bucket.store.open(&bucket.key("large"), None).await.unwrap().unwrap();
     assert_eq!((object.meta.bytes, &object.meta.etag), (sent.len() as u64, &etag));
-    assert!(whole(object).await.unwrap() == sent, "other bytes came back");
+    assert!(read_all(object).await.unwrap() == sent, "the bytes differ");
     let listed = bucket.store.list(&bucket.key("large"), None).await.unwrap().objects;
     assert_eq!((&listed[0].etag, listed[0].bytes), (&etag, sent.len() as u64));
 }
@@ -364,13 +364,13 @@ fn megabytes(count: u64) -> Vec<Result<Bytes, StoreError>> {
     (0..count).map(|number| Ok(chunk(number, 1 << 20))).collect()
 }
 
-/// The preconditions hold for short and long streams at the moment they become visible.
+/// The preconditions of short and long streams are checked when the object becomes visible.
 pub async fn a_stream_keeps_preconditions(bucket: Bucket) {
     for (name, length) in [("short", 1), ("long", 17)] {
         let key = bucket.key(name);
         let stream = |precondition| bucket.store.put_stream(&key, body_of(megabytes(length)), precondition);
         let unknown = Etag("0123456789abcdef0123456789abcdef".into());
-        assert_eq!(stream(Matches(unknown)).await, bucket.conflict(name), "nothing is there to match");
+        assert_eq!(stream(Matches(unknown)).await, bucket.conflict(name), "there is no object to match");
         let first = bucket.put(name, "first", Absent).await.unwrap();
         assert_eq!(stream(Absent).await, bucket.conflict(name));
         assert_eq!(bucket.read(name).await.unwrap(), "first");
@@ -378,7 +378,7 @@ pub async fn a_stream_keeps_preconditions(bucket: Bucket) {
         assert_eq!(stream(Matches(first)).await, bucket.conflict(name));
         assert_eq!(bucket.store.head(&key).await.unwrap().unwrap().etag, second);
 
-        // Somebody else creates the object while the stream is on its way.
+        // Another writer creates the object during the stream.
         let name = format!("{name}, overtaken");
         let (store, key) = (bucket.store.clone(), bucket.key(&name));
         let last = stream::once(async {
@@ -391,8 +391,8 @@ pub async fn a_stream_keeps_preconditions(bucket: Bucket) {
     }
 }
 
-/// An error in the body is what the caller gets, and the object stays what it was.
-pub async fn a_broken_stream_leaves_nothing(bucket: Bucket) {
+/// An error in the body is returned to the caller, and the object stays unchanged.
+pub async fn a_broken_stream_writes_nothing(bucket: Bucket) {
     for (name, length) in [("at once", 0), ("soon", 1), ("late", 17)] {
         for error in [
             StoreError::Conflict { key: "somewhere else".into() },
@@ -414,7 +414,7 @@ pub async fn a_broken_stream_leaves_nothing(bucket: Bucket) {
     assert_eq!(bucket.read("late").await.unwrap(), "before");
 }
 
-/// Names that people and encodings make; none is anothers's.
+/// Names as people and encodings produce them; no two are the same key.
 const NAMES: [&str; 16] = [
     "100%.jsonl",
     "a b/c d.csv",
@@ -434,8 +434,8 @@ const NAMES: [&str; 16] = [
     "(round)[square]{curly}<angle>|^`$!@=*",
 ];
 
-/// Keys are texts; nobody decodes, encodes or normalises them.
-pub async fn keys_are_taken_as_they_are(bucket: Bucket) {
+/// A store does not decode, encode or normalise keys.
+pub async fn keys_are_not_changed(bucket: Bucket) {
     for name in NAMES {
         bucket.put(name, name, Absent).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
@@ -448,8 +448,8 @@ pub async fn keys_are_taken_as_they_are(bucket: Bucket) {
     assert_eq!(bucket.list("", None).await.0, sorted);
 }
 
-/// As bytes, not as paths, words or UTF-16.
-pub async fn keys_are_listed_in_the_order_of_their_bytes(bucket: Bucket) {
+/// Keys are ordered as bytes, not as paths, words or UTF-16.
+pub async fn keys_are_listed_in_byte_order(bucket: Bucket) {
     // `-` and `.` are less than `/`, `0` is more; what begins with U+1F45F is more than what begins with U+FF01.
     let sorted = [
         "a-b-c", "a-b/d", "a-b0", "a.b", "a/b", "a/b-c/d", "a/b.c", "a/c/d", "a/c0", "a0", "a1/b", "aa", "b", "Z/c",
@@ -464,7 +464,7 @@ pub async fn keys_are_listed_in_the_order_of_their_bytes(bucket: Bucket) {
     for (index, name) in sorted.iter().enumerate() {
         assert_eq!(bucket.list("", Some(name)).await.0, sorted[index + 1..], "after {name}");
     }
-    // `after` need not be there.
+    // `after` need not exist.
     for after in ["a", "a-", "a/", "a/b-", "a/b-c/", "a/b-c/z", "a/zzz", "aZ", "zz", "\u{10ffff}"] {
         let expected: Vec<_> = sorted.iter().filter(|name| name.as_str() > after).cloned().collect();
         assert_eq!(bucket.list("", Some(after)).await.0, expected, "after {after}");
@@ -476,7 +476,7 @@ pub async fn keys_are_listed_in_the_order_of_their_bytes(bucket: Bucket) {
     assert_eq!(bucket.list("a/", Some("b")).await.0, [""; 0]);
 }
 
-/// A page has at most 1,000 objects, and the pages together have each object once.
+/// A page has at most 1,000 objects, and each object is in exactly one page.
 pub async fn long_lists_come_in_pages(bucket: Bucket) {
     let names: Vec<String> =
         (1..=2_001).map(|row| format!("results/{:06}/{row:09}-SKU.jsonl", (row - 1) / 700)).collect();
@@ -492,8 +492,8 @@ pub async fn long_lists_come_in_pages(bucket: Bucket) {
     assert_eq!(bucket.list("results/", Some(&names[1_000])).await, (names[1_001..].to_vec(), vec![1_000]));
 }
 
-/// A prefix may end anywhere, and is compared as it is.
-pub async fn a_prefix_is_any_beginning(bucket: Bucket) {
+/// A prefix may end anywhere in a key, and its case matters.
+pub async fn a_prefix_may_end_anywhere(bucket: Bucket) {
     for name in ["results/1/a", "results/1/b", "results/10/a", "results/2/a", "Results/1/a", "resulta"] {
         bucket.put(name, "x", Absent).await.unwrap();
     }
@@ -510,11 +510,11 @@ pub async fn a_prefix_is_any_beginning(bucket: Bucket) {
     }
 }
 
-/// A bucket with versions gives the one that was asked for; any other gives what is there.
-pub async fn versions_stay_readable(bucket: Bucket) {
+/// A bucket with versions returns the requested one; any other bucket returns the current object.
+pub async fn old_versions_can_be_read(bucket: Bucket) {
     let key = bucket.key("a");
     let open = async |version: &str| match bucket.store.open(&key, Some(version)).await.unwrap() {
-        Some(object) => Some((object.meta.etag.clone(), whole(object).await.unwrap())),
+        Some(object) => Some((object.meta.etag.clone(), read_all(object).await.unwrap())),
         None => None,
     };
     let Some(versions) = &bucket.versions else {

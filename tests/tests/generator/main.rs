@@ -1,12 +1,12 @@
-//! The generator: the protocol of its ledger by exhaustion, and the use case over ports in memory.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stdout, reason = "the model tells how many states it has been through")]
+//! The generator: a model check of its ledger protocol, and the use case over ports in memory (`harness.rs`).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic fails the test")]
+#![allow(clippy::print_stdout, reason = "the model check prints the number of its states")]
 
 mod account;
 mod calls;
-mod facts;
+mod harness;
+mod images;
 mod ledger;
 mod ledger_model;
 mod messages;
-mod pictures;
-mod rig;
+mod metrics;

@@ -1,20 +1,20 @@
-//! Bodies, and what one message may do to its neighbours.
+//! Message bodies, and messages that must not affect the others of their batch.
 
 use packshot_pipeline::model::{message::RowMessage, request::Request};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
-use crate::rig::{Answer, Rig, message, seconds};
+use crate::harness::{Answer, Harness, message, seconds};
 
 #[tokio::test(start_paused = true)]
-async fn a_poison_body_is_parked_once() {
+async fn an_unreadable_body_goes_to_the_retry_queue_once() {
     let good = message(1, "mug");
     let with = |change: fn(&mut RowMessage)| {
         let mut message = good.clone();
         change(&mut message);
         message.encode()
     };
-    for poison in [
+    for unreadable in [
         "not json".to_owned(),
         "{}".to_owned(),
         with(|message| message.v = 2),
@@ -22,35 +22,35 @@ async fn a_poison_body_is_parked_once() {
         with(|message| message.request.prompt.push('!')),
         good.encode().replacen(good.job.as_str(), "../../../control", 1),
     ] {
-        let rig = Rig::new();
-        rig.send_text(poison.clone()).await;
-        rig.send(std::slice::from_ref(&good)).await;
-        assert_eq!(rig.batch().await.back, Vec::<String>::new());
-        assert!(rig.rows.is_empty(), "never retried forever");
-        let parked = rig.retry.contents();
-        assert_eq!(parked.iter().map(|parked| &parked.body).collect::<Vec<_>>(), [&poison]);
+        let harness = Harness::new();
+        harness.send_text(unreadable.clone()).await;
+        harness.send(std::slice::from_ref(&good)).await;
+        assert_eq!(harness.batch().await.back, Vec::<String>::new());
+        assert!(harness.rows.is_empty(), "not delivered again");
+        let parked = harness.retry.contents();
+        assert_eq!(parked.iter().map(|parked| &parked.body).collect::<Vec<_>>(), [&unreadable]);
         assert_eq!(parked[0].attributes["error_code"], "poison");
         assert_eq!(parked[0].attributes["error_class"], "row");
-        rig.completed(&good).await;
-        assert_eq!(rig.calls().len(), 1);
+        harness.completed(&good).await;
+        assert_eq!(harness.calls().len(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_one_messages_own() {
-    let (rig, mug, bag) = (Rig::new(), message(1, "mug"), message(2, "bag"));
-    rig.script("mug", [Answer::Panic]);
-    rig.send(&[mug.clone(), bag.clone()]).await;
-    assert_eq!(rig.batch().await.back, ["m1"]);
-    rig.completed(&bag).await;
-    assert!(rig.until_visible().await <= seconds(38));
-    rig.drain().await;
-    let completed = rig.completed(&mug).await;
-    assert_eq!((completed.attempts, completed.unknown_outcomes), (2, 1), "nobody knows what became of the first call");
-    assert_eq!(rig.calls_for("bag"), 1);
+async fn a_panic_affects_only_its_own_message() {
+    let (harness, mug, bag) = (Harness::new(), message(1, "mug"), message(2, "bag"));
+    harness.script("mug", [Answer::Panic]);
+    harness.send(&[mug.clone(), bag.clone()]).await;
+    assert_eq!(harness.batch().await.back, ["m1"]);
+    harness.completed(&bag).await;
+    assert!(harness.until_visible().await <= seconds(38));
+    harness.drain().await;
+    let completed = harness.completed(&mug).await;
+    assert_eq!((completed.attempts, completed.unknown_outcomes), (2, 1), "the outcome of the first call is unknown");
+    assert_eq!(harness.calls_for("bag"), 1);
 }
 
-/// Every character that JSON or SQS is particular about, often.
+/// Texts with many of the characters that JSON escapes or SQS refuses.
 fn text() -> impl Strategy<Value = String> {
     let special = prop::sample::select(vec!['\0', '\u{1f}', '\u{7f}', '\u{fffe}', '\u{ffff}', '"', '\\', '\n', 'u']);
     prop::collection::vec(prop_oneof![special, any::<char>()], 0..12).prop_map(String::from_iter)
@@ -58,7 +58,7 @@ fn text() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn a_body_goes_through_sqs_unchanged(
+    fn any_message_round_trips_through_an_sqs_body(
         texts in prop::array::uniform8(text()),
         columns in prop::collection::btree_map(text(), text(), 0..4),
         (row, line, round, n) in (1..u64::MAX, any::<u64>(), any::<u64>(), 1..=4_u8),

@@ -1,7 +1,7 @@
-//! The files that people really have: each of `tests/inputs/` has its outcome beside it, in `NAME.expected.json`.
+//! Input files as users have them: the outcome of each file in `tests/inputs/` is next to it, in `NAME.expected.json`.
 //!
-//! A new file gets its outcome with `INPUTS_WRITE=1 cargo test -p packshot-tests --test contract inputs`; read what was
-//! written before it is committed.
+//! `INPUTS_WRITE=1 cargo test -p packshot-tests --test contract inputs` writes the outcome of a new file. Review it before you
+//! commit it.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ use packshot_pipeline::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// What a file turned out to be.
+/// Reads and validates a file; returns its format and rows, or why it is no catalog.
 async fn outcome(name: &str, chunks: Vec<Bytes>, column_map: &str) -> Value {
     let key = format!("incoming/{name}");
     let catalog = Catalog::of(&key).unwrap_or_else(|| panic!("{name} is not the name of a catalog"));
@@ -53,17 +53,17 @@ async fn outcome(name: &str, chunks: Vec<Bytes>, column_map: &str) -> Value {
     let settings = SplitSettings { defaults, column_map: column_map.clone(), ..SplitSettings::default() };
     let body = stream::iter(chunks.into_iter().map(Ok)).boxed();
     let mut rows = Vec::new();
-    let judged = |row: u64, line: u64, verdict: &Result<Accepted<'_>, Rejected>| {
+    let validated = |row: u64, line: u64, verdict: &Result<Accepted<'_>, Rejected>| {
         rows.push(match verdict {
             Ok(Accepted { sku, request }) => {
-                let mut asked = serde_json::to_value(request).unwrap();
-                // What was not asked for says nothing about the file.
-                for (field, usual) in [("model", "gpt-image-1"), ("size", "1024x1024"), ("quality", "high")] {
-                    if asked[field] == usual {
-                        asked.as_object_mut().unwrap().remove(field);
+                let mut requested = serde_json::to_value(request).unwrap();
+                // Defaults say nothing about the file.
+                for (field, default) in [("model", "gpt-image-1"), ("size", "1024x1024"), ("quality", "high")] {
+                    if requested[field] == default {
+                        requested.as_object_mut().unwrap().remove(field);
                     }
                 }
-                json!({"row": row, "line": line, "sku": sku, "accepted": asked})
+                json!({"row": row, "line": line, "sku": sku, "accepted": requested})
             }
             Err(Rejected { sku, code, message }) => {
                 json!({"row": row, "line": line, "sku": sku, "rejected": code, "message": message})
@@ -71,7 +71,7 @@ async fn outcome(name: &str, chunks: Vec<Bytes>, column_map: &str) -> Value {
         });
     };
     let reader = CatalogReader::with_map(body, column_map);
-    match validate(reader, &settings, &id, &catalog, source, jiff::Timestamp::UNIX_EPOCH, judged).await {
+    match validate(reader, &settings, &id, &catalog, source, jiff::Timestamp::UNIX_EPOCH, validated).await {
         Ok(job) => json!({
             "format": job.format,
             "export": job.export,
@@ -127,10 +127,10 @@ async fn every_file_has_its_outcome() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let expected_for: Vec<_> = inputs.iter().map(|input| expectation(input)).collect();
     let stale: Vec<_> = expectations.iter().filter(|file| !expected_for.contains(file)).collect();
-    assert!(stale.is_empty(), "without an input: {stale:?}");
+    assert!(stale.is_empty(), "outcomes without an input: {stale:?}");
 }
 
-/// Every rejection says where, what, and what to do about it.
+/// Every rejection names the place, the problem and the remedy.
 #[test]
 fn every_message_names_line_and_remedy() {
     const REMEDIES: [&str; 17] = [
@@ -159,15 +159,15 @@ fn every_message_names_line_and_remedy() {
             continue;
         }
         let expected: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        let tells = |text: &str| REMEDIES.iter().any(|remedy| text.to_lowercase().contains(remedy));
+        let has_remedy = |text: &str| REMEDIES.iter().any(|remedy| text.to_lowercase().contains(remedy));
         if let Some(problem) = expected["not_a_catalog"].as_object() {
-            assert!(tells(problem["reason"].as_str().unwrap()), "{}: {problem:?}", file.display());
+            assert!(has_remedy(problem["reason"].as_str().unwrap()), "{}: {problem:?}", file.display());
             *codes.entry(problem["code"].to_string()).or_default() += 1;
         }
         for row in expected["rows"].as_array().into_iter().flatten().filter(|row| row["rejected"].is_string()) {
             let message = row["message"].as_str().unwrap();
             assert!(message.starts_with(&format!("line {}", row["line"])), "{message}");
-            assert!(tells(message), "{}: {message}", file.display());
+            assert!(has_remedy(message), "{}: {message}", file.display());
             let of_the_whole_row =
                 matches!(row["rejected"].as_str(), Some("field_count" | "stray_quote" | "row_too_large"));
             assert!(of_the_whole_row || message.contains(", column "), "{}: {message}", file.display());
@@ -177,7 +177,7 @@ fn every_message_names_line_and_remedy() {
     assert!(codes.len() >= 18, "{codes:?}");
 }
 
-/// A body that is made while it is read.
+/// Reads a catalog from these chunks, which must fail.
 async fn problem_of(chunks: impl Iterator<Item = Bytes> + Send + 'static) -> CatalogError {
     let mut reader = CatalogReader::new(stream::iter(chunks.map(Ok::<_, StoreError>)).boxed());
     loop {
@@ -191,7 +191,7 @@ async fn problem_of(chunks: impl Iterator<Item = Bytes> + Send + 'static) -> Cat
 }
 
 #[tokio::test]
-async fn a_field_of_100_megabytes_is_given_up_early() {
+async fn a_field_of_100_megabytes_is_rejected_early() {
     use std::sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -221,32 +221,32 @@ async fn packed(text: impl Iterator<Item = Bytes> + Send + 'static) -> Vec<Bytes
 }
 
 #[tokio::test]
-async fn a_gzip_bomb_is_given_up_early() {
+async fn a_gzip_bomb_is_rejected_early() {
     let header = Bytes::from_static(b"sku,title,image_url\n");
     let rows = Bytes::from("A-1,Mug,https://cdn.example.com/a.png\n".repeat(10_000));
     let bomb = packed(std::iter::once(header.clone()).chain(std::iter::repeat_n(rows.clone(), 200))).await;
-    assert!(bomb.iter().map(Bytes::len).sum::<usize>() < 400_000, "no bomb");
+    assert!(bomb.iter().map(Bytes::len).sum::<usize>() < 400_000, "the test data compresses too little");
     let problem = problem_of(bomb.into_iter()).await;
     assert_eq!(problem.code, "gzip_too_large", "{problem}");
 
-    // Without a line end it does not come so far.
+    // Without a line end, the limit of a record applies first.
     let zeros = Bytes::from(vec![b'0'; 1 << 20]);
     let bomb = packed(std::iter::once(header.clone()).chain(std::iter::repeat_n(zeros, 100))).await;
     assert_eq!(problem_of(bomb.into_iter()).await.code, "record_too_large");
 
-    // A small catalog may be as repetitive as it likes.
+    // The limit does not apply to a small catalog.
     let small = packed([header, rows].into_iter()).await;
     let found = outcome("small.csv.gz", small, "").await;
     assert_eq!(found["rows"].as_array().map(Vec::len), Some(10_000));
 }
 
 #[tokio::test]
-async fn bounds_are_bounds() {
+async fn records_and_messages_are_limited() {
     let columns = (0..20_000).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
     let problem = problem_of(cut(format!("sku,title,image_url,{columns}\n").as_bytes(), 4_096).into_iter()).await;
     assert_eq!((&*problem.code, problem.line), ("record_too_large", Some(1)), "{problem}");
 
-    // It fits into a record, and, escaped, into no message.
+    // This title fits into a record, but its escaped form does not fit into a message.
     let title = "\u{1f45f}\\".repeat(MAX_RECORD_BYTES / 6);
     let text = format!(
         "sku,title,image_url,note\nA-1,{title},https://cdn.example.com/a.png,\nA-2,Mug,https://cdn.example.com/a.png,\n"
@@ -255,7 +255,7 @@ async fn bounds_are_bounds() {
     assert_eq!((&found["rows"][0]["rejected"], &found["rows"][1]["sku"]), (&json!("row_too_large"), &json!("A-2")));
 }
 
-/// Pieces that mean something to one layer or another, in any order, and any bytes.
+/// Byte sequences that are special to some layer, in any order, mixed with random bytes.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         6 => prop::sample::select(vec![
@@ -270,8 +270,9 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-/// Reads anything, cut anyhow: it never panics, it ends, it says the same in any cut, and lines only grow.
-fn holds(bytes: &[u8], chunk: usize) -> Result<(), TestCaseError> {
+/// Any bytes, in chunks of any size: the reader ends without a panic, the outcome does not depend on the chunks, and line numbers
+/// increase.
+fn check_invariants(bytes: &[u8], chunk: usize) -> Result<(), TestCaseError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let whole = runtime.block_on(outcome("any.csv", cut(bytes, bytes.len().max(1)), ""));
     let parts = runtime.block_on(outcome("any.csv", cut(bytes, chunk), ""));
@@ -281,23 +282,23 @@ fn holds(bytes: &[u8], chunk: usize) -> Result<(), TestCaseError> {
     prop_assert!(lines.is_sorted_by(|a, b| a < b), "{:?}", lines);
     let ends = bytes.iter().filter(|b| matches!(b, b'\n' | b'\r')).count() as u64;
     let last = lines.last().copied().or(whole["not_a_catalog"]["line"].as_u64()).unwrap_or(1);
-    // A packed file has other lines than its bytes.
+    // The bytes of a compressed file do not show its lines.
     prop_assert!(last <= ends + 1 || bytes.starts_with(&[0x1f, 0x8b]), "line {} of {}", last, ends + 1);
     Ok(())
 }
 
 fn fuzz(cases: u32) {
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-    proptest!(config, |(bytes in pieces(), chunk in 1usize..40)| holds(&bytes, chunk)?);
+    proptest!(config, |(bytes in pieces(), chunk in 1usize..40)| check_invariants(&bytes, chunk)?);
 }
 
 #[test]
-fn any_bytes_end_well() {
+fn any_bytes_have_an_outcome() {
     fuzz(2_000);
 }
 
 #[test]
 #[ignore = "minutes; `cargo test --release -p packshot-tests --test contract a_million -- --ignored`"]
-fn a_million_inputs_end_well() {
+fn a_million_inputs_have_an_outcome() {
     fuzz(1_000_000);
 }

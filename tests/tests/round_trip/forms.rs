@@ -1,5 +1,5 @@
-//! Checks under which key, and in which form, the pipeline stores each JSON object of a job. What the objects contain, the
-//! golden files of `shared/pipeline` show.
+//! Checks under which key, and in which form, the pipeline stores each JSON object of a job. The golden files of `shared/pipeline`
+//! show the contents.
 
 use packshot_pipeline::{
     generate::{breaker::Breaker, guardrail::Guardrail},
@@ -31,12 +31,12 @@ fn form(key: &str, bytes: &[u8]) -> Form {
 }
 
 /// The form of each JSON object in the store.
-async fn stored(world: &World) -> BTreeMap<String, Form> {
+async fn stored(harness: &Harness) -> BTreeMap<String, Form> {
     let mut forms = BTreeMap::new();
-    for object in storage::list(&world.ports, "").await.unwrap() {
+    for object in storage::list(&harness.ports, "").await.unwrap() {
         // Manifests are results, one after the other.
         if object.key.ends_with(".json") || object.key.starts_with("results/") {
-            let form = form(&object.key, world.read(&object.key).await.as_bytes());
+            let form = form(&object.key, harness.read(&object.key).await.as_bytes());
             forms.insert(object.key, form);
         }
     }
@@ -50,24 +50,24 @@ fn every_object_has_its_key_and_its_form() {
         let mut csv = "sku,title,image_url\n".to_owned();
         csv.extend((1..=1_000).map(|row| format!("R-{row},,https://cdn.example.com/a.png\n")));
         csv.push_str("SKU/1,Mug,https://cdn.example.com/mug.png\n");
-        let mut world = World::with(csv.as_bytes(), 1).await;
-        let job = world.split().await.job;
-        let changed = world.changed();
-        world.merge(changed).await;
+        let mut harness = Harness::with(csv.as_bytes(), 1).await;
+        let job = harness.split().await.job;
+        let changed = harness.changed();
+        harness.merge(changed).await;
         let running: Value =
-            serde_json::from_str(&world.read(&format!("manifests/spring/shoes/{job}/summary.json")).await).unwrap();
+            serde_json::from_str(&harness.read(&format!("manifests/spring/shoes/{job}/summary.json")).await).unwrap();
         assert_eq!((&running["status"], &running["rows_merged"]), (&"running".into(), &1_000.into()));
 
-        world.generate_all().await;
-        let changed = world.changed();
-        world.merge(changed).await;
-        Breaker::default().trip(&world.ports, false, "insufficient_quota", "HTTP 402").await.unwrap();
+        harness.generate_all().await;
+        let changed = harness.changed();
+        harness.merge(changed).await;
+        Breaker::default().trip(&harness.ports, false, "insufficient_quota", "HTTP 402").await.unwrap();
         let guardrail = Guardrail::new(Some(50));
         for _ in 0..20 {
-            guardrail.ended(&world.ports, &job, 0, true).await.unwrap();
+            guardrail.ended(&harness.ports, &job, 0, true).await.unwrap();
         }
 
-        let mut found = stored(&world).await;
+        let mut found = stored(&harness).await;
         let results = format!("results/{job}/000000/");
         let rejected: Vec<_> = found.extract_if(.., |key, _| key.starts_with(&results)).collect();
         assert_eq!(rejected.len(), 1_000);

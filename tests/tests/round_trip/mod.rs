@@ -1,4 +1,5 @@
-//! Any rows in, one line per row out, in whatever order and however often the events and messages come.
+//! Splitter, generator and merger together, in memory: any rows give one manifest line per row, with events and messages in any order
+//! and repeated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,73 +30,72 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-mod announce;
 mod forms;
-use announce::Watcher;
+mod notifications;
+use notifications::Recorder;
 
 const KEY: &str = "incoming/spring/shoes.csv";
 const HEADER: [&str; 6] = ["sku", "title", "image_url", "brand", "n", "remark"];
 
-/// An API that always succeeds, at its own pace.
-struct Obliging {
+/// An API that always succeeds, after a random delay.
+struct SucceedingApi {
     clock: Arc<TestClock>,
     calls: AtomicUsize,
 }
 
 #[async_trait]
-impl ImageApi for Obliging {
+impl ImageApi for SucceedingApi {
     async fn generate(&self, request: &Request, idempotency_key: &str) -> Result<Generated, ApiError> {
         tokio::time::sleep(Duration::from_millis(self.clock.random() % 5_000)).await;
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let picture =
-            |number| GeneratedImage::Url(format!("https://pictures.example.com/{idempotency_key}/{number}.png"));
+        let image = |number| GeneratedImage::Url(format!("https://images.example.com/{idempotency_key}/{number}.png"));
         Ok(Generated {
             request_id: Some(idempotency_key.to_owned()),
             model_actual: Some(request.model.clone()),
-            pictures: (0..request.n).map(picture).collect(),
+            pictures: (0..request.n).map(image).collect(),
         })
     }
 
     async fn fetch(&self, url: &str, _max_bytes: usize) -> Result<Bytes, FetchError> {
-        Err(FetchError::Refused { detail: format!("nobody should ask for {url}") })
+        Err(FetchError::Refused { detail: format!("unexpected fetch of {url}") })
     }
 }
 
-/// A whole packshot in memory, with nobody in it who does anything by himself.
-struct World {
+/// All stages with ports in memory. Nothing runs by itself: a test calls each step.
+struct Harness {
     ports: Ports,
     settings: GenerateSettings,
     worker: Worker,
     rows: Arc<MemoryQueue>,
-    api: Arc<Obliging>,
+    api: Arc<SucceedingApi>,
     clock: Arc<TestClock>,
     events: UnboundedReceiver<String>,
-    watcher: Arc<Watcher>,
+    recorder: Arc<Recorder>,
 }
 
-impl World {
+impl Harness {
     async fn with(csv: &[u8], seed: u64) -> Self {
         let clock = Arc::new(TestClock::new(seed));
         let (sender, mut events) = unbounded_channel();
         let store = Arc::new(NotifyingStore::new(MemoryStore::new(clock.clone()), sender));
         store.put(KEY, Bytes::copy_from_slice(csv), Precondition::Absent).await.unwrap();
-        assert_eq!(events.try_recv().unwrap(), KEY, "what the splitter waits for");
+        assert_eq!(events.try_recv().unwrap(), KEY, "the event of the upload");
         let rows = Arc::new(MemoryQueue::new(Duration::from_secs(3_600), None, None));
         let retry = Arc::new(MemoryQueue::new(Duration::from_secs(3_600), None, None));
-        let api = Arc::new(Obliging { clock: clock.clone(), calls: AtomicUsize::new(0) });
+        let api = Arc::new(SucceedingApi { clock: clock.clone(), calls: AtomicUsize::new(0) });
         let settings = GenerateSettings { archive: false, ..GenerateSettings::default() };
         let worker = Worker::new(&*clock, &settings);
-        let watcher = Arc::new(Watcher::default());
+        let recorder = Arc::new(Recorder::default());
         let ports = Ports {
             store,
             rows: rows.clone(),
             retry,
             images: api.clone(),
             clock: clock.clone(),
-            metrics: watcher.clone(),
-            notifier: watcher.clone(),
+            metrics: recorder.clone(),
+            notifier: recorder.clone(),
         };
-        Self { ports, settings, worker, rows, api, clock, events, watcher }
+        Self { ports, settings, worker, rows, api, clock, events, recorder }
     }
 
     async fn split(&self) -> Job {
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    /// The events that have come since the last look.
+    /// The events since the last call.
     fn changed(&mut self) -> Vec<Changed> {
         let keys = std::iter::from_fn(|| self.events.try_recv().ok());
         keys.enumerate().map(|(id, key)| Changed { id: id.to_string(), keys: vec![key] }).collect()
@@ -152,7 +152,7 @@ impl World {
     }
 }
 
-/// What may stand in a field.
+/// The content of a field.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[A-Z]{2}-[0-9]{2}",
@@ -171,7 +171,7 @@ fn row() -> impl Strategy<Value = Vec<String>> {
         1 => Just(String::new()),
     ];
     let n = prop_oneof![Just(""), Just("1"), Just("4"), Just("5"), Just("two")];
-    // Few titles and pictures, so that rows ask for the same.
+    // Few titles and images, so that some rows have the same request.
     let title = prop_oneof![3 => "(mug|shoe|bag)", 1 => text()];
     (text(), title, url, n, text(), prop_oneof![8 => Just(6usize), 1 => Just(3), 1 => Just(8)]).prop_map(
         |(sku, title, url, n, remark, fields)| {
@@ -182,7 +182,7 @@ fn row() -> impl Strategy<Value = Vec<String>> {
     )
 }
 
-/// A catalog in which some rows come again, whole or with another title.
+/// A catalog in which some rows are repeated, unchanged or with another title.
 fn catalog() -> impl Strategy<Value = Vec<Vec<String>>> {
     let again =
         prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()), 0..6);
@@ -206,19 +206,19 @@ fn csv_of(rows: &[Vec<String>]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// Characters that a SKU may not have, because nobody can see them.
+/// Invisible characters, which a SKU may not have.
 fn hidden(c: char) -> bool {
     "\u{ad}\u{200b}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{feff}".contains(c)
         || ('\u{2060}'..='\u{2069}').contains(&c)
         || matches!(u32::from(c) % 0x1_0000, 0xfffe | 0xffff)
 }
 
-/// A row of nothing is none.
+/// An empty record is no row.
 fn is_blank(row: &[String]) -> bool {
     row.iter().all(|field| field.trim_matches(|c: char| c.is_whitespace() || c == '\u{1a}').is_empty())
 }
 
-/// For each row its SKU, and whether it is to be generated: the design's rules, once more and in other words.
+/// For each row its SKU, and whether it is valid: a second implementation of the rules.
 fn expected(rows: &[Vec<String>]) -> Vec<(String, bool)> {
     let mut first: BTreeMap<String, Vec<String>> = BTreeMap::new();
     rows.iter()
@@ -233,7 +233,7 @@ fn expected(rows: &[Vec<String>]) -> Vec<(String, bool)> {
                 && !fields[1].is_empty()
                 && fields[2].starts_with("https://")
                 && ["", "1", "4"].contains(&&*fields[4]);
-            // What of the row goes into the request; an absent `n` is 4.
+            // The fields that the request depends on; an absent `n` is 4.
             let asked = || vec![fields[1].clone(), fields[2].clone(), fields[4].replace('4', "")];
             let good = sound && *first.entry(sku.clone()).or_insert_with(asked) == asked();
             (sku, good)
@@ -241,7 +241,7 @@ fn expected(rows: &[Vec<String>]) -> Vec<(String, bool)> {
         .collect()
 }
 
-/// What does not depend on when something was done, or on which of the rows with the same request was first.
+/// The lines without the fields that depend on time, or on which of the rows with the same request was first.
 fn timeless(manifest: &str) -> Vec<Value> {
     let mut paid = BTreeSet::new();
     let lines: Vec<Value> = manifest
@@ -256,7 +256,7 @@ fn timeless(manifest: &str) -> Vec<Value> {
                 let (reused, attempts) = (fields.remove("reused").unwrap(), fields.remove("attempts").unwrap());
                 assert_eq!(reused == Value::Bool(true), attempts == 0);
                 if reused == Value::Bool(false) {
-                    assert!(paid.insert(fields["fingerprint"].to_string()), "two rows say that they paid for the same");
+                    assert!(paid.insert(fields["fingerprint"].to_string()), "two rows with the same request have paid");
                 }
             }
             line
@@ -267,21 +267,21 @@ fn timeless(manifest: &str) -> Vec<Value> {
     lines
 }
 
-/// Runs on time that passes by itself.
+/// Runs with Tokio's clock paused, so that waits take no time.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(future)
 }
 
-/// The straight way: one splitter, one generator, one merger.
-async fn straight(csv: &[u8]) -> (World, Job, Manifests) {
-    let mut world = World::with(csv, 1).await;
-    let job = world.split().await;
-    world.generate_all().await;
-    let changed = world.changed();
-    world.merge(changed).await;
+/// Runs each stage once, in order.
+async fn run_in_order(csv: &[u8]) -> (Harness, Job, Manifests) {
+    let mut harness = Harness::with(csv, 1).await;
+    let job = harness.split().await;
+    harness.generate_all().await;
+    let changed = harness.changed();
+    harness.merge(changed).await;
     let files = Manifests::of(&job.catalog, &job.job);
-    (world, job, files)
+    (harness, job, files)
 }
 
 fn shuffle<T>(items: &mut [T], clock: &dyn Clock) {
@@ -296,9 +296,9 @@ proptest! {
     #[test]
     fn any_rows_in_one_line_per_row_out(rows in catalog()) {
         block_on(async {
-            let (world, job, files) = straight(&csv_of(&rows)).await;
+            let (harness, job, files) = run_in_order(&csv_of(&rows)).await;
             let expected = expected(&rows);
-            let manifest = world.read(&files.manifest()).await;
+            let manifest = harness.read(&files.manifest()).await;
             assert!(manifest.is_empty() || manifest.ends_with('\n'));
             let results: Vec<RowResult> = manifest.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             let found: Vec<(String, bool)> = results
@@ -320,11 +320,11 @@ proptest! {
                     RowResult::Failed(_) => None,
                 })
                 .collect();
-            assert_eq!(world.api.calls.load(Ordering::Relaxed), fingerprints.len());
+            assert_eq!(harness.api.calls.load(Ordering::Relaxed), fingerprints.len());
             timeless(&manifest);
 
-            // The failed rows can be fixed and dropped again: all of them are there, as they were.
-            let failed = world.read(&files.failed_csv()).await;
+            // failed.csv has all failed rows, unchanged, so that they can be fixed and uploaded again.
+            let failed = harness.read(&files.failed_csv()).await;
             let failed: Vec<csv::StringRecord> = csv::ReaderBuilder::new()
                 .flexible(true)
                 .from_reader(failed.as_bytes())
@@ -339,7 +339,7 @@ proptest! {
             }
             assert_eq!(failed.len(), rows.len() - completed);
 
-            let summary: Value = serde_json::from_str(&world.read(&files.summary()).await).unwrap();
+            let summary: Value = serde_json::from_str(&harness.read(&files.summary()).await).unwrap();
             let status = match (completed, rows.len()) {
                 (completed, all) if completed == all => "complete",
                 (0, _) => "failed",
@@ -349,14 +349,14 @@ proptest! {
         });
     }
 
-    /// Dropped as it is, `failed.csv` says of every row what its catalog said, however often; only rows that were wrong
-    /// beside another row are right without it.
+    /// If `failed.csv` is uploaded unchanged, its rows have the same input as in the first catalog, also the second time. Only rows
+    /// that contradicted another row may be valid without it.
     #[test]
-    fn failed_rows_dropped_again_are_the_same_rows(rows in catalog()) {
+    fn failed_rows_uploaded_again_are_the_same_rows(rows in catalog()) {
         block_on(async {
-            let (world, job, files) = straight(&csv_of(&rows)).await;
-            let failed = world.read(&files.failed_csv()).await;
-            let (again, job_again, files_again) = straight(failed.as_bytes()).await;
+            let (harness, job, files) = run_in_order(&csv_of(&rows)).await;
+            let failed = harness.read(&files.failed_csv()).await;
+            let (again, job_again, files_again) = run_in_order(failed.as_bytes()).await;
             let names: Vec<&str> = spreadsheet::own_columns(&job_again.columns).collect();
             assert_eq!(names, job.columns);
             let inputs = |manifest: String| -> Vec<Value> {
@@ -368,9 +368,9 @@ proptest! {
                     line["input"].take()
                 }).collect()
             };
-            let first = inputs(world.read(&files.manifest()).await);
+            let first = inputs(harness.read(&files.manifest()).await);
             let second = inputs(again.read(&files_again.manifest()).await);
-            // Rows of the wrong length come back in the right one, so more may be found wrong with them; no row is lost.
+            // Rows with a wrong number of fields now have the right one, so they may fail for another reason; no row is lost.
             let mut rest = second.iter();
             assert!(first.iter().all(|row| rest.any(|other| other == row)), "{first:?} in {second:?}");
             assert_eq!(job_again.rows, job.rows - job.valid);
@@ -380,43 +380,43 @@ proptest! {
     }
 
     #[test]
-    fn order_and_repetition_leave_no_trace(rows in catalog(), seed in any::<u64>()) {
+    fn order_and_repetition_do_not_change_the_outcome(rows in catalog(), seed in any::<u64>()) {
         block_on(async {
             let csv = csv_of(&rows);
-            let (straight, _, files) = straight(&csv).await;
+            let (in_order, _, files) = run_in_order(&csv).await;
 
-            let mut world = World::with(&csv, seed).await;
-            let job = world.split().await;
-            assert_eq!(world.split().await, job);
-            world.rows.send(&world.rows.contents()).await.unwrap();
-            let mut deliveries = world.rows.try_receive(usize::MAX);
+            let mut harness = Harness::with(&csv, seed).await;
+            let job = harness.split().await;
+            assert_eq!(harness.split().await, job);
+            harness.rows.send(&harness.rows.contents()).await.unwrap();
+            let mut deliveries = harness.rows.try_receive(usize::MAX);
             assert_eq!(deliveries.len() as u64, 2 * job.valid);
-            shuffle(&mut deliveries, &*world.clock);
+            shuffle(&mut deliveries, &*harness.clock);
             let mut events = Vec::new();
             while !deliveries.is_empty() {
-                let size = 1 + world.clock.random() as usize % 7;
+                let size = 1 + harness.clock.random() as usize % 7;
                 let batch = deliveries.split_off(deliveries.len().saturating_sub(size));
-                world.generate(batch).await;
-                events.extend(world.changed());
-                if world.clock.random().is_multiple_of(3) {
-                    world.merge(events.clone()).await;
+                harness.generate(batch).await;
+                events.extend(harness.changed());
+                if harness.clock.random().is_multiple_of(3) {
+                    harness.merge(events.clone()).await;
                 }
             }
-            world.generate_all().await;
-            events.extend(world.changed());
+            harness.generate_all().await;
+            events.extend(harness.changed());
             let again = events.clone();
             events.extend(again);
-            shuffle(&mut events, &*world.clock);
+            shuffle(&mut events, &*harness.clock);
             let second = events.split_off(events.len() / 2);
-            futures::join!(world.merge(events), world.merge(second));
+            futures::join!(harness.merge(events), harness.merge(second));
 
             assert_eq!(
-                timeless(&world.read(&files.manifest()).await),
-                timeless(&straight.read(&files.manifest()).await)
+                timeless(&harness.read(&files.manifest()).await),
+                timeless(&in_order.read(&files.manifest()).await)
             );
-            assert_eq!(world.read(&files.failed_csv()).await, straight.read(&files.failed_csv()).await);
-            let calls = |world: &World| world.api.calls.load(Ordering::Relaxed);
-            assert_eq!(calls(&world), calls(&straight));
+            assert_eq!(harness.read(&files.failed_csv()).await, in_order.read(&files.failed_csv()).await);
+            let calls = |harness: &Harness| harness.api.calls.load(Ordering::Relaxed);
+            assert_eq!(calls(&harness), calls(&in_order));
         });
     }
 }

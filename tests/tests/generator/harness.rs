@@ -1,4 +1,5 @@
-//! Ports in memory, an images API that follows a script, and a host that does with messages what the queue does.
+//! The test harness of the generator: ports in memory, an images API that follows a script, and a host that receives, deletes
+//! and redelivers messages as Lambda does with SQS.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,18 +36,17 @@ use packshot_pipeline::{
 use serde_json::Map;
 use tokio::time::{Instant, sleep};
 
-/// The queue's own visibility timeout: far longer than any delay of ours.
+/// The queue's own visibility timeout: far longer than any delay that the generator sets.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(6 * 900);
-/// What an invocation has.
+/// The time limit of an invocation.
 pub(crate) const INVOCATION: Duration = Duration::from_secs(900);
-/// How long a successful call takes here.
+/// The duration of a successful call.
 pub(crate) const CALL: Duration = Duration::from_secs(40);
 
 pub(crate) const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// The request of a product.
 pub(crate) fn request(product: &str) -> Request {
     Request {
         model: "gpt-image-1".into(),
@@ -81,16 +81,16 @@ pub(crate) fn message(row: u64, product: &str) -> RowMessage {
     }
 }
 
-/// One step of the API's script.
+/// The outcome of one call in the API's script.
 #[derive(Clone)]
 pub(crate) enum Answer {
-    Pictures(Vec<GeneratedImage>),
+    Images(Vec<GeneratedImage>),
     Error(ApiError),
     Panic,
     Never,
 }
 
-/// An answer with this status, and this `error.code`.
+/// An error answer with this status and `error.code`.
 pub(crate) fn status(status: u16, code: Option<&str>) -> Answer {
     retry_after(status, code, None)
 }
@@ -109,10 +109,10 @@ pub(crate) fn not_sent() -> Answer {
 }
 
 pub(crate) fn urls(urls: &[&str]) -> Answer {
-    Answer::Pictures(urls.iter().map(|url| GeneratedImage::Url((*url).to_owned())).collect())
+    Answer::Images(urls.iter().map(|url| GeneratedImage::Url((*url).to_owned())).collect())
 }
 
-/// A call that the API saw.
+/// A call that the API received.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) at: Instant,
@@ -120,13 +120,14 @@ pub(crate) struct Call {
     pub(crate) key: String,
 }
 
-/// Answers each product as scripted, and once the script is used up with as many pictures as asked.
+/// Answers the calls for each product with the next outcome of its script. After the script, answers with the default answer, or
+/// else with the requested number of images.
 #[derive(Default)]
 pub(crate) struct ScriptedApi {
     script: Mutex<BTreeMap<String, VecDeque<Answer>>>,
-    to_all: Mutex<Option<Answer>>,
+    default_answer: Mutex<Option<Answer>>,
     calls: Mutex<Vec<Call>>,
-    pictures: Mutex<BTreeMap<String, Result<Bytes, FetchError>>>,
+    images: Mutex<BTreeMap<String, Result<Bytes, FetchError>>>,
     fetches: AtomicU64,
     fetching: AtomicU64,
     most_fetching: AtomicU64,
@@ -141,50 +142,50 @@ impl ImageApi for ScriptedApi {
             calls.push(Call { at: Instant::now(), prompt, key });
             calls.len()
         };
-        // So that calls of one batch are under way together, even where no time passes.
+        // Makes the calls of a batch overlap, even if no time passes.
         tokio::task::yield_now().await;
         let next = self.script.lock().unwrap().get_mut(&request.prompt).and_then(VecDeque::pop_front);
-        let to_all = self.to_all.lock().unwrap().clone();
-        let pictures = match next.or(to_all) {
+        let default_answer = self.default_answer.lock().unwrap().clone();
+        let images = match next.or(default_answer) {
             Some(Answer::Error(error)) => return Err(error),
             Some(Answer::Panic) => panic!("as scripted"),
             Some(Answer::Never) => std::future::pending().await,
-            Some(Answer::Pictures(pictures)) => pictures,
+            Some(Answer::Images(images)) => images,
             None => {
-                let url = |n| GeneratedImage::Url(format!("https://pictures.test/{number}/{n}.png"));
+                let url = |n| GeneratedImage::Url(format!("https://images.test/{number}/{n}.png"));
                 (1..=request.n).map(url).collect()
             }
         };
         sleep(CALL).await;
-        Ok(Generated { request_id: Some(format!("call-{number}")), model_actual: None, pictures })
+        Ok(Generated { request_id: Some(format!("call-{number}")), model_actual: None, pictures: images })
     }
 
     async fn fetch(&self, url: &str, _max_bytes: usize) -> Result<Bytes, FetchError> {
         self.fetches.fetch_add(1, Ordering::Relaxed);
         let fetching = self.fetching.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_fetching.fetch_max(fetching, Ordering::Relaxed);
-        // So that the fetches of one batch are under way together, even where no time passes.
+        // Makes the fetches of a batch overlap, even if no time passes.
         tokio::task::yield_now().await;
         self.fetching.fetch_sub(1, Ordering::Relaxed);
-        let picture = self.pictures.lock().unwrap().get(url).cloned();
-        picture.unwrap_or_else(|| Err(FetchError::Refused { detail: format!("nothing at {url}") }))
+        let image = self.images.lock().unwrap().get(url).cloned();
+        image.unwrap_or_else(|| Err(FetchError::Refused { detail: format!("nothing at {url}") }))
     }
 }
 
-/// A journal that keeps everything.
+/// Keeps all metric events in order.
 #[derive(Default)]
-struct Facts(Mutex<Vec<MetricEvent>>);
+struct RecordedMetrics(Mutex<Vec<MetricEvent>>);
 
-impl MetricsRecorder for Facts {
+impl MetricsRecorder for RecordedMetrics {
     fn record(&self, event: MetricEvent) {
         self.0.lock().unwrap().push(event);
     }
 }
 
-/// Tokio's clock as the time of day, and chance that is the same in every run.
+/// Derives the time of day from Tokio's clock; its random numbers are the same in every run.
 struct TestClock {
     began: Instant,
-    chance: AtomicU64,
+    random_state: AtomicU64,
 }
 
 impl Clock for TestClock {
@@ -194,57 +195,59 @@ impl Clock for TestClock {
 
     fn random(&self) -> u64 {
         // splitmix64
-        let mut z = self.chance.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random_state.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 }
 
-/// What becomes of the write whose answer is lost.
+/// What happens to the write whose answer is lost.
 #[derive(Clone, Copy)]
 pub(crate) enum Effect {
+    /// It takes effect at once.
     AtOnce,
-    /// Only after the next read, just before the next write.
+    /// It takes effect after the next read, just before the next write.
     Late,
-    /// At once, but the ledger cannot be read for so many tries.
+    /// It takes effect at once, but this number of reads of the ledger fail.
     AtOnceUnreadable(u32),
-    /// At once, and before the next read another worker writes what it makes of the entry.
+    /// It takes effect at once; before the next read another worker replaces the entry with the result of this function.
     ThenOverwritten(fn(Entry) -> Entry),
-    /// None: it takes so long that every lease has ended, and another worker has written what it makes of the entry.
+    /// It fails, after such a long time that every lease has expired and another worker has replaced the entry with the result of
+    /// this function.
     Never(fn(Entry) -> Entry),
 }
 
 type Put = (String, Bytes, Precondition);
 
-/// Loses the answer to one write of the ledger.
-pub(crate) struct LosesAnswer {
+/// A store that loses the answer to one write of the ledger.
+pub(crate) struct LossyStore {
     store: Arc<dyn Store>,
     number: u32,
     answer: StoreError,
     effect: Effect,
     writes: AtomicU32,
-    under_way: Mutex<Option<Put>>,
+    delayed: Mutex<Option<Put>>,
     unreadable: AtomicU32,
 }
 
-impl LosesAnswer {
-    /// Between a rig and its store: the answer to the write of this number, from 0, is this.
-    pub(crate) fn over(rig: &mut Rig, number: u32, answer: StoreError, effect: Effect) -> Arc<Self> {
+impl LossyStore {
+    /// Puts itself between a harness and its store. The write with this number, from 0, gets this answer.
+    pub(crate) fn install(harness: &mut Harness, number: u32, answer: StoreError, effect: Effect) -> Arc<Self> {
         let lossy = Arc::new(Self {
-            store: rig.ports.store.clone(),
+            store: harness.ports.store.clone(),
             number,
             answer,
             effect,
             writes: AtomicU32::new(0),
-            under_way: Mutex::default(),
+            delayed: Mutex::default(),
             unreadable: AtomicU32::new(0),
         });
-        rig.ports.store = lossy.clone();
+        harness.ports.store = lossy.clone();
         lossy
     }
 
-    /// Writes to the ledger so far.
+    /// The number of writes to the ledger so far.
     pub(crate) fn writes(&self) -> u32 {
         self.writes.load(Ordering::Relaxed)
     }
@@ -258,7 +261,7 @@ impl LosesAnswer {
 }
 
 #[async_trait]
-impl Store for LosesAnswer {
+impl Store for LossyStore {
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
         self.store.head(key).await
     }
@@ -276,15 +279,15 @@ impl Store for LosesAnswer {
         if !key.starts_with("ledger/") {
             return self.store.put(key, body, precondition).await;
         }
-        let under_way = self.under_way.lock().unwrap().take();
-        if let Some((key, body, precondition)) = under_way {
+        let delayed = self.delayed.lock().unwrap().take();
+        if let Some((key, body, precondition)) = delayed {
             self.store.put(&key, body, precondition).await.unwrap();
         }
         if self.writes.fetch_add(1, Ordering::Relaxed) != self.number {
             return self.store.put(key, body, precondition).await;
         }
         match self.effect {
-            Effect::Late => *self.under_way.lock().unwrap() = Some((key.to_owned(), body, precondition)),
+            Effect::Late => *self.delayed.lock().unwrap() = Some((key.to_owned(), body, precondition)),
             Effect::Never(change) => {
                 sleep(seconds(400)).await;
                 self.overwrite(key, change).await.unwrap();
@@ -312,27 +315,27 @@ impl Store for LosesAnswer {
     }
 }
 
-/// What one invocation did.
+/// The outcome of one invocation.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) took: Duration,
-    /// Ids of the messages that must come back.
+    /// Ids of the messages that are delivered again.
     pub(crate) back: Vec<String>,
 }
 
-/// A world with one generator.
-pub(crate) struct Rig {
+/// One process of the generator, with the ports that it shares with other processes.
+pub(crate) struct Harness {
     pub(crate) ports: Ports,
     pub(crate) settings: GenerateSettings,
     pub(crate) worker: Worker,
     pub(crate) api: Arc<ScriptedApi>,
     pub(crate) rows: Arc<MemoryQueue>,
     pub(crate) retry: Arc<MemoryQueue>,
-    facts: Arc<Facts>,
+    metrics: Arc<RecordedMetrics>,
 }
 
-impl Rig {
-    /// The default settings, without keeping pictures.
+impl Harness {
+    /// Uses the default settings, except that images are not archived.
     pub(crate) fn new() -> Self {
         Self::with(|_| ())
     }
@@ -340,26 +343,26 @@ impl Rig {
     pub(crate) fn with(change: impl FnOnce(&mut GenerateSettings)) -> Self {
         let mut settings = GenerateSettings { archive: false, ..GenerateSettings::default() };
         change(&mut settings);
-        let clock: Arc<dyn Clock> = Arc::new(TestClock { began: Instant::now(), chance: AtomicU64::new(1) });
+        let clock: Arc<dyn Clock> = Arc::new(TestClock { began: Instant::now(), random_state: AtomicU64::new(1) });
         let api = Arc::new(ScriptedApi::default());
         let rows = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
         let retry = Arc::new(MemoryQueue::new(VISIBILITY, None, None));
-        let facts = Arc::new(Facts::default());
+        let metrics = Arc::new(RecordedMetrics::default());
         let ports = Ports {
             store: Arc::new(MemoryStore::new(clock.clone())),
             rows: rows.clone(),
             retry: retry.clone(),
             images: api.clone(),
             clock: clock.clone(),
-            metrics: facts.clone(),
+            metrics: metrics.clone(),
             notifier: Arc::new(NoopNotifier),
         };
         let worker = Worker::new(&*clock, &settings);
-        Self { ports, settings, worker, api, rows, retry, facts }
+        Self { ports, settings, worker, api, rows, retry, metrics }
     }
 
-    /// Another process in the same world.
-    pub(crate) fn beside(&self) -> Self {
+    /// Another process with the same ports.
+    pub(crate) fn another_process(&self) -> Self {
         Self {
             ports: self.ports.clone(),
             settings: self.settings.clone(),
@@ -367,7 +370,7 @@ impl Rig {
             api: self.api.clone(),
             rows: self.rows.clone(),
             retry: self.retry.clone(),
-            facts: self.facts.clone(),
+            metrics: self.metrics.clone(),
         }
     }
 
@@ -376,13 +379,14 @@ impl Rig {
         self.api.script.lock().unwrap().entry(prompt).or_default().extend(answers);
     }
 
-    /// From now on the API answers so wherever the script is used up.
+    /// Sets the API's answer to the calls that no script answers.
     pub(crate) fn answer_all(&self, answer: Option<Answer>) {
-        *self.api.to_all.lock().unwrap() = answer;
+        *self.api.default_answer.lock().unwrap() = answer;
     }
 
-    pub(crate) fn picture(&self, url: &str, picture: Result<Bytes, FetchError>) {
-        self.api.pictures.lock().unwrap().insert(url.to_owned(), picture);
+    /// Sets the answer of the API to a fetch of this URL.
+    pub(crate) fn serve_image(&self, url: &str, image: Result<Bytes, FetchError>) {
+        self.api.images.lock().unwrap().insert(url.to_owned(), image);
     }
 
     pub(crate) async fn send(&self, messages: &[RowMessage]) {
@@ -395,7 +399,7 @@ impl Rig {
         self.rows.send(&[OutgoingMessage { body, attributes: BTreeMap::new() }]).await.unwrap();
     }
 
-    /// One invocation over what is visible now.
+    /// Invokes the generator with the messages that are visible now.
     pub(crate) async fn batch(&self) -> Batch {
         self.batch_within(INVOCATION).await
     }
@@ -416,7 +420,7 @@ impl Rig {
         Batch { took: began.elapsed(), back }
     }
 
-    /// Invocations until the queue is empty.
+    /// Invokes the generator until the queue is empty.
     pub(crate) async fn drain(&self) {
         for _ in 0..200 {
             if self.rows.is_empty() {
@@ -428,13 +432,13 @@ impl Rig {
         panic!("the queue does not become empty: {:?}", self.rows.depth());
     }
 
-    /// Sends messages and handles them to the end.
+    /// Sends messages and invokes the generator until the queue is empty.
     pub(crate) async fn run(&self, messages: &[RowMessage]) {
         self.send(messages).await;
         self.drain().await;
     }
 
-    /// An invocation whose process is killed after `alive`.
+    /// Invokes the generator, and kills its process after `alive`.
     pub(crate) async fn batch_killed_after(&self, alive: Duration) {
         let deliveries = self.rows.try_receive(10);
         assert!(!deliveries.is_empty(), "nothing is visible");
@@ -443,22 +447,22 @@ impl Rig {
         assert!(killed, "the batch ended before it was killed");
     }
 
-    /// What has been told of all processes, in order.
-    pub(crate) fn facts(&self) -> Vec<MetricEvent> {
-        self.facts.0.lock().unwrap().clone()
+    /// The metric events of all processes, in order.
+    pub(crate) fn metrics(&self) -> Vec<MetricEvent> {
+        self.metrics.0.lock().unwrap().clone()
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.api.calls.lock().unwrap().clone()
     }
 
-    /// How many calls there were for a product.
+    /// The number of calls for a product.
     pub(crate) fn calls_for(&self, product: &str) -> usize {
         let prompt = request(product).prompt;
         self.calls().iter().filter(|call| call.prompt == prompt).count()
     }
 
-    /// Times between the starts of calls.
+    /// The times between the starts of successive calls.
     pub(crate) fn gaps(&self) -> Vec<Duration> {
         self.calls().windows(2).map(|pair| pair[1].at - pair[0].at).collect()
     }
@@ -508,7 +512,7 @@ impl Rig {
         self.put(&keys::ledger(&entry.fingerprint), json::to_vec(entry)).await;
     }
 
-    /// What the retry queue holds: code, class, and the message.
+    /// The messages in the retry queue, each with its error code and class.
     pub(crate) fn retried(&self) -> Vec<(String, String, RowMessage)> {
         let contents = self.retry.contents().into_iter();
         contents
@@ -523,7 +527,7 @@ impl Rig {
         self.rows.depth()
     }
 
-    /// How long until the first message is visible.
+    /// Waits until a message is visible; returns how long that took.
     pub(crate) async fn until_visible(&self) -> Duration {
         let began = Instant::now();
         while self.rows.depth().visible == 0 {
