@@ -111,12 +111,12 @@ impl ImageApi for Wire {
                     true => GeneratedImage::Inline(Bytes::from_static(PNG)),
                     false => GeneratedImage::Url(format!("https://img.example/{request_id}/{n}.png")),
                 };
-                let pictures = (1..=n).map(picture).collect();
+                let images = (1..=n).map(picture).collect();
                 call.sent = false;
                 Ok(Generated {
                     request_id: Some(request_id.clone()),
                     model_actual: Some(request.model.clone()),
-                    pictures,
+                    images,
                 })
             }
         };

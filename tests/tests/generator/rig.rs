@@ -145,18 +145,18 @@ impl ImageApi for ScriptedApi {
         tokio::task::yield_now().await;
         let next = self.script.lock().unwrap().get_mut(&request.prompt).and_then(VecDeque::pop_front);
         let to_all = self.to_all.lock().unwrap().clone();
-        let pictures = match next.or(to_all) {
+        let images = match next.or(to_all) {
             Some(Answer::Error(error)) => return Err(error),
             Some(Answer::Panic) => panic!("as scripted"),
             Some(Answer::Never) => std::future::pending().await,
-            Some(Answer::Pictures(pictures)) => pictures,
+            Some(Answer::Pictures(images)) => images,
             None => {
                 let url = |n| GeneratedImage::Url(format!("https://pictures.test/{number}/{n}.png"));
                 (1..=request.n).map(url).collect()
             }
         };
         sleep(CALL).await;
-        Ok(Generated { request_id: Some(format!("call-{number}")), model_actual: None, pictures })
+        Ok(Generated { request_id: Some(format!("call-{number}")), model_actual: None, images })
     }
 
     async fn fetch(&self, url: &str, _max_bytes: usize) -> Result<Bytes, FetchError> {

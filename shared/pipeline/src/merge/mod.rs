@@ -26,7 +26,6 @@ use crate::{
         job::Job,
         json,
         keys::{self, JobId, Manifests, ResultsKey},
-        request::hex,
         result::RowResult,
         spreadsheet::{ERROR_COLUMNS, defuse, own_columns},
         summary::{Counts, Latest, Manifest, Status, Summary, Tally, VERSION},
@@ -470,5 +469,5 @@ fn digest<'l>(listed: impl IntoIterator<Item = &'l ListedObject>) -> String {
         hash.update(&object.etag.0);
         hash.update([0]);
     }
-    hex(&hash.finalize()[..16])
+    hex::encode(&hash.finalize()[..16])
 }
