@@ -247,7 +247,7 @@ pub async fn validate(
             let what = format!("more than {} rows; cut the file into several", settings.max_rows);
             return Err(CatalogError::new("too_many_rows", what).on(record.line).into());
         }
-        let Validated { verdict, .. } = validator.judge(record)?;
+        let Validated { verdict, .. } = validator.validate(record)?;
         judged(job.rows, record.line, &verdict);
         match verdict {
             Ok(accepted) => {
@@ -344,7 +344,7 @@ impl<'a> Rows<'a> {
             }
             self.row += 1;
             // Also for rows that are on their way already: the validator must know their SKUs.
-            let Validated { verdict, input } = validator.judge(record).map_err(ReadError::from)?;
+            let Validated { verdict, input } = validator.validate(record).map_err(ReadError::from)?;
             if self.row <= self.done {
                 continue;
             }
