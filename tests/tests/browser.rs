@@ -340,7 +340,7 @@ fn images_load_filters_work_and_catalog_text_is_not_executed() {
     browser.key("Escape");
     browser.until("!document.getElementById('zoom').open");
     assert_eq!(browser.eval(focused), all[2]);
-    for (key, at) in [("ArrowRight", "MUG-1, the source picture"), ("ArrowRight", "MUG-1, picture 1")] {
+    for (key, at) in [("ArrowRight", "MUG-1, the source image"), ("ArrowRight", "MUG-1, image 1")] {
         browser.key(key);
         assert_eq!(browser.eval(focused), at, "after {key}");
     }
@@ -348,7 +348,7 @@ fn images_load_filters_work_and_catalog_text_is_not_executed() {
     let title = "document.getElementById('zoom-title').textContent";
     assert_eq!(browser.eval("document.getElementById('zoom').open"), true);
     assert_eq!(browser.eval(title), "MUG-1 · 1 of 4");
-    browser.until("document.getElementById('zoom-picture').naturalWidth > 0");
+    browser.until("document.getElementById('zoom-image').naturalWidth > 0");
     browser.until("document.getElementById('zoom-source').naturalWidth > 0");
     browser.key("ArrowRight");
     assert_eq!(browser.eval(title), "MUG-1 · 2 of 4");

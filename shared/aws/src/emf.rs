@@ -60,11 +60,11 @@ impl MetricsRecorder for EmfMetrics {
                 totals.add(ROWS_REJECTED, rejected as f64);
             }
             MetricEvent::CatalogRejected => totals.add(CATALOGS_REJECTED, 1.0),
-            MetricEvent::Called { took, retry, pictures } => {
+            MetricEvent::Called { took, retry, images } => {
                 totals.add(CALLS, 1.0);
                 totals.add(RETRIES, f64::from(u8::from(retry)));
-                totals.add(IMAGES, pictures as f64);
-                totals.add(ESTIMATED_SPEND, pictures as f64 * self.price_per_image);
+                totals.add(IMAGES, images as f64);
+                totals.add(ESTIMATED_SPEND, images as f64 * self.price_per_image);
                 totals.sample(API_LATENCY, took.as_millis());
             }
             MetricEvent::Throttled => totals.add(THROTTLES, 1.0),
@@ -238,8 +238,8 @@ mod tests {
         }
     }
 
-    fn called(milliseconds: u64, pictures: usize) -> MetricEvent {
-        MetricEvent::Called { took: Duration::from_millis(milliseconds), retry: milliseconds % 2 == 1, pictures }
+    fn called(milliseconds: u64, images: usize) -> MetricEvent {
+        MetricEvent::Called { took: Duration::from_millis(milliseconds), retry: milliseconds % 2 == 1, images }
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! The record of which fingerprint is being generated or has been paid for.
+//! The ledger: which fingerprint is being generated, and which has been paid for.
 //!
-//! One object per fingerprint, written only with preconditions. [`decide`] is the whole protocol and does no I/O, so that a
-//! model checker can try every interleaving of it.
+//! The ledger has one object per fingerprint, which is written only with preconditions. A worker writes a claim with a lease
+//! before it calls the API, and the outcome after the call. A claim whose lease has ended without an outcome means that the
+//! call may have been billed: its outcome is unknown, and it is counted. [`decide`] is the whole protocol and does no I/O, so
+//! that a model checker can try every interleaving.
 
 use std::time::Duration;
 
@@ -13,219 +15,220 @@ use crate::model::{error_class::ErrorClass, keys::JobId, request::Fingerprint, r
 /// The version of ledger entries that this code writes and reads.
 pub const VERSION: u32 = 1;
 
-/// `ledger/<first two hex>/<fingerprint>.json`
+/// `ledger/<first two hex>/<fingerprint>.json`: the state of one fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
     /// Format version.
     pub v: u32,
-    /// What is paid for.
+    /// Fingerprint of the request that is paid for.
     pub fingerprint: Fingerprint,
-    /// On whose behalf the last call was made.
+    /// Job and round of the last requester.
     pub series: RetryScope,
-    /// Calls made for this job, over all rounds.
+    /// Number of calls made for this job, over all rounds.
     pub calls: u32,
-    /// Calls whose outcome is unknown, over all rounds.
+    /// Number of calls of this job whose outcome is unknown, over all rounds.
     pub unknown: u32,
-    /// What of the limits this series has used up.
+    /// Retries that this job and round have used.
     pub spent: RetryUsage,
-    /// Where the fingerprint stands.
+    /// Current state for this job.
     pub state: State,
-    /// Where it stands for the jobs that asked before this one, the last asker last: neither is their outcome paid for
-    /// again when their next row asks, nor do their limits begin anew.
+    /// The states for jobs that requested the fingerprint before this one, the most recent last. With them, the next row of
+    /// such a job neither pays for its outcome again nor starts with new limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<JobEntry>,
 }
 
-/// Where a fingerprint stands for one job, while another one's stands in front.
+/// The state of a fingerprint for a job that is not its last requester.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobEntry {
-    /// As in the entry.
+    /// As [`Entry::series`].
     pub series: RetryScope,
-    /// As in the entry.
+    /// As [`Entry::calls`].
     pub calls: u32,
-    /// As in the entry.
+    /// As [`Entry::unknown`].
     pub unknown: u32,
-    /// As in the entry.
+    /// As [`Entry::spent`].
     pub spent: RetryUsage,
-    /// As in the entry, but never claimed.
+    /// As [`Entry::state`], but never [`State::Claimed`].
     pub state: State,
 }
 
-/// Jobs that an entry remembers besides the last asker. More than a few at once is rare; the longest silent is forgotten.
-const OTHERS: usize = 8;
+/// Number of jobs in [`Entry::others`]. More than a few at once are rare; the least recent one is dropped.
+const MAX_OTHERS: usize = 8;
 
-/// One try at a fingerprint that a person asked for: dropping a file, or redriving a row. Limits hold per series.
+/// The scope of retry limits: one attempt that a person requested, by uploading a file or by redriving a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RetryScope {
-    /// The job.
+    /// The job that requests the fingerprint.
     pub job: JobId,
-    /// The message's round.
+    /// Round of the message.
     pub round: u64,
 }
 
-/// Counted against the limits.
+/// What counts against the retry limits of a [`RetryScope`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RetryUsage {
-    /// Calls that failed for a passing reason.
+    /// Number of calls that failed with a transient error.
     pub failures: u32,
-    /// Calls whose outcome is unknown.
+    /// Number of calls whose outcome is unknown.
     pub unknown: u32,
 }
 
-/// Where a fingerprint stands.
+/// The state of a fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Somebody calls the API, or has died doing so.
+    /// A worker is calling the API, or has died during the call.
     Claimed(Claim),
-    /// Nobody calls; the counters hold.
+    /// No call is in flight. The counters are valid.
     Released,
-    /// PaidOutcome for, and this is what came.
+    /// A call was paid for and delivered this outcome.
     Completed(Outcome),
-    /// Given up by this series.
+    /// This job and round have failed.
     Failed(Failure),
 }
 
-/// Who calls, and until when that can be true.
+/// The right of one worker to call the API, until its lease ends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claim {
-    /// Of this one claim: a write whose answer was lost is recognised by it.
+    /// Random value of this claim, by which a write whose answer was lost is recognised.
     pub nonce: String,
-    /// Of the process.
+    /// Id of the claiming process.
     pub worker: String,
     /// When the claim was made.
     pub at: Timestamp,
-    /// From then on its maker is dead or has given up the call.
+    /// End of the lease. By then the worker has ended the call or is dead.
     pub until: Timestamp,
 }
 
-/// What was paid for.
+/// The outcome of a paid call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The job and row that paid.
+    /// The job that paid.
     pub job: JobId,
     /// The row that paid.
     pub row: u64,
-    /// The API's id of the call.
+    /// The API's id of the request.
     pub request_id: Option<String>,
-    /// The model that really ran.
+    /// The model that the API says it used.
     pub model_actual: Option<String>,
-    /// Pictures delivered.
+    /// Number of images that the API delivered.
     pub image_count: usize,
-    /// Their addresses as the API gave them.
+    /// The images' addresses, as the API returned them.
     pub image_urls: Vec<String>,
-    /// The pictures that were kept.
+    /// The images that are kept under `images/`.
     pub assets: Vec<Asset>,
-    /// Why pictures could not be kept.
+    /// Why images could not be kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive_error: Option<String>,
-    /// How long the call took, in milliseconds.
+    /// Duration of the call, in milliseconds.
     pub latency_ms: u64,
-    /// When the answer was there.
+    /// When the API's answer arrived.
     pub completed_at: Timestamp,
 }
 
-/// Why a series gave up.
+/// Why a job's round has failed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
-    /// The row whose call was the last.
+    /// The row that made the last call.
     pub row: u64,
-    /// For people.
+    /// What happened, for people.
     pub error: String,
-    /// For machines.
+    /// Machine-readable code, for example `timeout`.
     pub error_code: String,
-    /// Who has to act.
+    /// Who can fix the row.
     pub error_class: ErrorClass,
-    /// HTTP status of the last call.
+    /// HTTP status of the last call, if the API answered.
     pub http_status: Option<u16>,
-    /// How long the last call took, in milliseconds.
+    /// Duration of the last call, in milliseconds.
     pub latency_ms: Option<u64>,
-    /// When it was given up.
+    /// When it failed.
     pub failed_at: Timestamp,
 }
 
-/// Who asks.
+/// A row that requests a fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Requester {
-    /// On whose behalf.
+    /// Job and round of the row.
     pub series: RetryScope,
-    /// For which row.
+    /// Row number, from 1.
     pub row: u64,
-    /// The process.
+    /// Id of the process that handles the row.
     pub worker: String,
 }
 
-/// The limits in force.
+/// The limits of retries and reuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Further calls after an unknown outcome.
+    /// Number of further calls after unknown outcomes.
     pub unknown_retries: u32,
-    /// How long an outcome is reused by other jobs.
+    /// How long other jobs reuse an outcome.
     pub reuse: Duration,
-    /// Claims of other processes are dead, whatever their lease says.
+    /// Whether claims of other processes are dead even before their leases end.
     pub sole_worker: bool,
 }
 
-/// What an asker must do.
+/// What a requester must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Use the outcome: no call.
     Reuse(PaidOutcome),
-    /// Use the failure: this series has given up already.
+    /// Use the failure: this job has failed in this round or a later one.
     Share(TerminalFailure),
-    /// Somebody may be calling; ask again after this long.
+    /// Another worker may be calling: decide again after this long.
     Wait(Duration),
-    /// Write this entry with a claim of one's own, under the precondition that the object is as it was read, then call.
+    /// Add a claim to this entry, write it under the precondition that the object is unchanged, then call.
     Claim(Entry),
-    /// Too many outcomes are unknown: write this entry as failed, then fail the row.
+    /// Too many outcomes are unknown: write this entry as failed under the same precondition, then fail the row.
     GiveUp(Entry),
 }
 
 /// An outcome with the counters of the job that paid for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaidOutcome {
-    /// What came.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Calls of that job.
+    /// Number of calls of that job.
     pub calls: u32,
-    /// Its unknown outcomes.
+    /// Number of unknown outcomes of that job.
     pub unknown: u32,
 }
 
-/// A failure with the counters of the job that gave up.
+/// A failure that ends a round, with the counters of the job that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TerminalFailure {
-    /// Why.
+    /// The failure.
     pub failure: Failure,
-    /// The round that gave up, which may be later than the asker's.
+    /// The round that failed. It may be later than the requester's.
     pub round: u64,
-    /// Calls of that job.
+    /// Number of calls of that job.
     pub calls: u32,
-    /// Its unknown outcomes.
+    /// Number of unknown outcomes of that job.
     pub unknown: u32,
 }
 
 impl Entry {
-    /// An entry that nobody has worked on.
+    /// An entry without calls.
     #[must_use]
     pub fn new(fingerprint: Fingerprint, series: RetryScope) -> Self {
         let (spent, others) = (RetryUsage::default(), Vec::new());
         Self { v: VERSION, fingerprint, series, calls: 0, unknown: 0, spent, state: State::Released, others }
     }
 
-    /// The outcome that rows of a job use: its own, or another's as long as that may be reused.
+    /// The outcome that rows of a job use: the job's own, or one of another job that may still be reused.
     #[must_use]
     pub fn outcome_for(&self, job: &JobId, now: Timestamp, reuse: Duration) -> Option<PaidOutcome> {
         let paid = |state: &State, calls, unknown| match state {
             State::Completed(outcome) => Some(PaidOutcome { outcome: outcome.clone(), calls, unknown }),
             _ => None,
         };
-        let others = self.others.iter().rev().map(|page| (&page.series.job, &page.state, page.calls, page.unknown));
-        let pages = std::iter::once((&self.series.job, &self.state, self.calls, self.unknown)).chain(others);
+        let others =
+            self.others.iter().rev().map(|other| (&other.series.job, &other.state, other.calls, other.unknown));
+        let entries = std::iter::once((&self.series.job, &self.state, self.calls, self.unknown)).chain(others);
         let mut fresh = None;
-        for (whose, state, calls, unknown) in pages {
+        for (owner, state, calls, unknown) in entries {
             let Some(paid) = paid(state, calls, unknown) else { continue };
-            if whose == job {
+            if owner == job {
                 return Some(paid);
             }
             if now.duration_since(paid.outcome.completed_at) < signed(reuse) {
@@ -235,18 +238,18 @@ impl Entry {
         fresh
     }
 
-    /// Where the fingerprint stands for a job: series, calls, unknown outcomes, state.
-    fn page(&self, job: &JobId) -> Option<(&RetryScope, u32, u32, &State)> {
+    /// The state for a job: scope, calls, unknown outcomes, state.
+    fn of_job(&self, job: &JobId) -> Option<(&RetryScope, u32, u32, &State)> {
         if self.series.job == *job {
             return Some((&self.series, self.calls, self.unknown, &self.state));
         }
-        let page = self.others.iter().find(|page| page.series.job == *job)?;
-        Some((&page.series, page.calls, page.unknown, &page.state))
+        let other = self.others.iter().find(|other| other.series.job == *job)?;
+        Some((&other.series, other.calls, other.unknown, &other.state))
     }
 
-    /// Why a job has given up, if it has.
+    /// The failure of a job, if it has failed.
     fn failure_of(&self, job: &JobId) -> Option<TerminalFailure> {
-        let (series, calls, unknown, state) = self.page(job)?;
+        let (series, calls, unknown, state) = self.of_job(job)?;
         match state {
             State::Failed(failure) => {
                 Some(TerminalFailure { failure: failure.clone(), round: series.round, calls, unknown })
@@ -255,16 +258,16 @@ impl Entry {
         }
     }
 
-    /// Notes what a job has paid for, and leaves a claim of another job alone.
+    /// Records an outcome that a job has paid for. Does not touch a claim of another job.
     #[must_use]
     pub fn with_outcome(mut self, series: &RetryScope, outcome: Outcome) -> Self {
         let state = State::Completed(outcome);
         if self.series.job == series.job {
             self.state = state;
-        } else if let Some(page) = self.others.iter_mut().find(|page| page.series.job == series.job) {
-            page.state = state;
+        } else if let Some(other) = self.others.iter_mut().find(|other| other.series.job == series.job) {
+            other.state = state;
         } else {
-            // Forgotten meanwhile, with its counters.
+            // The job was dropped from the list meanwhile, with its counters.
             self.others.push(JobEntry {
                 series: series.clone(),
                 calls: 1,
@@ -276,10 +279,10 @@ impl Entry {
         self
     }
 
-    /// Puts the asker's job in front. Nobody holds a claim here.
-    fn turned_to(mut self, series: &RetryScope) -> Self {
+    /// Makes the requester's job the current one. The entry must not be claimed.
+    fn released_for(mut self, series: &RetryScope) -> Self {
         if self.series.job != series.job {
-            let own = self.others.iter().position(|page| page.series.job == series.job);
+            let own = self.others.iter().position(|other| other.series.job == series.job);
             let next = own.map(|at| self.others.remove(at)).unwrap_or_else(|| JobEntry {
                 series: series.clone(),
                 calls: 0,
@@ -289,39 +292,40 @@ impl Entry {
             });
             let Self { v, fingerprint, series, calls, unknown, spent, state, mut others } = self;
             others.push(JobEntry { series, calls, unknown, spent, state });
-            if others.len() > OTHERS {
+            if others.len() > MAX_OTHERS {
                 others.remove(0);
             }
             let JobEntry { series, calls, unknown, spent, state } = next;
             self = Self { v, fingerprint, series, calls, unknown, spent, state, others };
         }
         if matches!(self.state, State::Failed(_)) {
-            // A person has asked again since.
+            // A person has requested the row again since the failure.
             self.spent = RetryUsage::default();
         }
-        // A late message of an earlier round does not take the series back.
+        // A late message of an earlier round must not lower the round.
         self.series.round = self.series.round.max(series.round);
         self.state = State::Released;
         self
     }
 
-    /// Whether this is `written`, which only a late outcome of another job can have changed since. A claim is recognised by
-    /// its nonce; what is not a claim, by being the same.
+    /// Whether this entry is `written`, apart from a late outcome of another job. A claim is recognised by its nonce, any
+    /// other state by equality.
     #[must_use]
-    pub fn begins_as(&self, written: &Self) -> bool {
+    pub fn is_as_written(&self, written: &Self) -> bool {
         match &written.state {
             State::Claimed(claim) => self.is_claimed_by(&claim.nonce),
             _ => *self == Self { others: self.others.clone(), ..written.clone() },
         }
     }
 
-    /// Whether it is certain that `written` took effect, though more was written since: its failure is still there, behind
-    /// another job; or it counted an unknown outcome of `own` claim, which is counted here, and no other worker may count
-    /// that before the claim's lease ends. Of everything else another worker's write can have left the same bytes.
+    /// Whether it is certain that `written` took effect, although another write followed. There are two such cases. Its
+    /// failure is still in the entry, for a job that is no longer the current one. Or it counted the unknown outcome of `own`
+    /// claim, which this entry counts: before the claim's lease ends no other worker may do that. In all other cases another
+    /// worker's write can have left the same bytes.
     #[must_use]
-    pub fn follows(&self, written: &Self, own: Option<&Claim>, now: Timestamp) -> bool {
-        let Some(page @ (_, _, unknown, _)) = self.page(&written.series.job) else { return false };
-        let failed = matches!(written.state, State::Failed(_)) && Some(page) == written.page(&written.series.job);
+    pub fn proves_effect_of(&self, written: &Self, own: Option<&Claim>, now: Timestamp) -> bool {
+        let Some(current @ (_, _, unknown, _)) = self.of_job(&written.series.job) else { return false };
+        let failed = matches!(written.state, State::Failed(_)) && Some(current) == written.of_job(&written.series.job);
         failed || unknown >= written.unknown && own.is_some_and(|claim| now < claim.until)
     }
 
@@ -332,48 +336,48 @@ impl Entry {
     }
 }
 
-/// Reads an entry, or says why it is not one that this version understands.
+/// Parses an entry. The error says why this version of packshot does not understand it.
 pub fn read(bytes: &[u8]) -> Result<Entry, String> {
     #[derive(Deserialize)]
     struct Versioned {
         v: u32,
     }
-    // First, because a newer version may look different in every other way.
+    // The version first, because a newer one may differ in every other field.
     match serde_json::from_slice::<Versioned>(bytes) {
         Ok(Versioned { v }) if v != VERSION => Err(format!("version {v}")),
         _ => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
     }
 }
 
-/// The protocol: what to do about a fingerprint whose entry reads like this.
+/// Decides what a requester must do, given the fingerprint's entry. This is the whole protocol.
 #[must_use]
 pub fn decide(
     entry: Option<&Entry>,
     fingerprint: &Fingerprint,
-    asker: &Requester,
+    requester: &Requester,
     now: Timestamp,
     limits: &Limits,
 ) -> Decision {
     let Some(entry) = entry else {
-        return Decision::Claim(Entry::new(fingerprint.clone(), asker.series.clone()));
+        return Decision::Claim(Entry::new(fingerprint.clone(), requester.series.clone()));
     };
-    let job = &asker.series.job;
+    let job = &requester.series.job;
     if let Some(paid) = entry.outcome_for(job, now, limits.reuse) {
         return Decision::Reuse(paid);
     }
-    if let Some(given_up) = entry.failure_of(job).filter(|given_up| given_up.round >= asker.series.round) {
-        return Decision::Share(given_up);
+    if let Some(failure) = entry.failure_of(job).filter(|failure| failure.round >= requester.series.round) {
+        return Decision::Share(failure);
     }
     let mut next = entry.clone();
     if let State::Claimed(claim) = &entry.state {
-        let dead = now >= claim.until || (limits.sole_worker && claim.worker != asker.worker);
+        let dead = now >= claim.until || (limits.sole_worker && claim.worker != requester.worker);
         if !dead {
             return Decision::Wait(unsigned(claim.until.duration_since(now)));
         }
         next.count_unknown();
         next.state = State::Released;
     }
-    let next = next.turned_to(&asker.series);
+    let next = next.released_for(&requester.series);
     if next.spent.unknown > limits.unknown_retries { Decision::GiveUp(next) } else { Decision::Claim(next) }
 }
 

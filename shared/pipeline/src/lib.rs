@@ -1,11 +1,11 @@
 //! The domain of packshot and its three use cases.
 //!
-//! [`split::split`] turns a catalog into messages, [`generate::generate`] turns messages into results, [`merge::merge`]
-//! turns results into a manifest. They reach the outside world through [`ports::Ports`] only: nothing here knows AWS,
+//! [`split::split`] turns a catalog into messages, [`generate::generate`] turns messages into results, and [`merge::merge`]
+//! turns results into a manifest. They reach the outside world only through [`ports::Ports`]: nothing here depends on AWS,
 //! HTTP, the environment or the time of day.
 //!
 //! Imports run one way: [`model`] ← [`ports`] ← {[`storage`], [`ledger`], [`catalog`], [`settings`], [`notify`]} ← stages.
-//! The stages do not know each other.
+//! The stages do not import each other.
 
 #[cfg(test)]
 mod borders;

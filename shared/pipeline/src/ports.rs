@@ -1,8 +1,8 @@
-//! What the use cases need from the outside world, in our own words.
+//! The interfaces between the use cases and the outside world.
 //!
-//! An adapter implements one of these traits; the contract suite in `tests/` runs against every adapter, the in-memory
-//! ones included. The errors say what the caller must do next and separate "did not happen" from "may have happened",
-//! because money hangs on the difference.
+//! An adapter implements one of these traits. The contract suites in `tests/` run against every adapter, the in-memory ones
+//! included. The errors tell the caller what to do next. They separate "did not happen" from "may have happened", because a
+//! repeated call may be paid for twice.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,55 +13,55 @@ use jiff::Timestamp;
 
 use crate::model::{etag::Etag, event::MetricEvent, notification::Notification, request::Request};
 
-/// Everything a use case may touch. Cheap to clone.
+/// All ports of a use case. Cheap to clone.
 #[derive(Clone)]
 pub struct Ports {
-    /// The bucket.
+    /// The bucket that holds all objects.
     pub store: Arc<dyn Store>,
     /// The rows queue: one message per valid row.
     pub rows: Arc<dyn Queue>,
-    /// The retry queue: rows that a person may send again.
+    /// The retry queue: failed rows that a person may redrive.
     pub retry: Arc<dyn Queue>,
-    /// The images API and the pictures it links to.
+    /// The images API, and the images that it links to.
     pub images: Arc<dyn ImageApi>,
-    /// Time of day and chance.
+    /// Time of day and randomness.
     pub clock: Arc<dyn Clock>,
-    /// Whoever watches.
+    /// Receives the events that metrics are computed from.
     pub metrics: Arc<dyn MetricsRecorder>,
-    /// Whoever wants to know when a job has ended.
+    /// Notifies subscribers when a job has ended.
     pub notifier: Arc<dyn Notifier>,
 }
 
-/// What the store knows about an object without reading it.
+/// Metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMeta {
-    /// Identity of the content.
+    /// ETag of the content.
     pub etag: Etag,
-    /// Length in bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// When this version was written; stores keep it to the second at best.
+    /// When this version was written. Stores keep whole seconds at best.
     pub last_modified: Timestamp,
 }
 
-/// The body of an object, in chunks of any size.
+/// The content of an object, in chunks of any size.
 pub type Body<'a> = BoxStream<'a, Result<Bytes, StoreError>>;
 
 /// An object opened for reading.
 pub struct Object {
-    /// What is being read.
+    /// Metadata of the version that is read.
     pub meta: ObjectMeta,
-    /// Its bytes. An error in the stream means that the read must start again.
+    /// The content. After an error in the stream the read must be repeated from the start.
     pub body: Body<'static>,
 }
 
-/// One line of a listing.
+/// One object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedObject {
     /// The whole key.
     pub key: String,
-    /// Identity of the content.
+    /// ETag of the content.
     pub etag: Etag,
-    /// Length in bytes.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
@@ -74,202 +74,203 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// What must be true of the object for a write to happen.
+/// The condition under which a write happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Precondition {
-    /// Nothing: the last writer wins.
+    /// No condition: the last writer wins.
     None,
-    /// The key is free.
+    /// The object does not exist.
     Absent,
-    /// The key holds exactly this content.
+    /// The object has exactly this content.
     Matches(Etag),
 }
 
 impl Precondition {
-    /// The precondition that the object has not changed since it was looked at.
+    /// The condition that the object has not changed since it was read with this ETag, or found absent.
     #[must_use]
-    pub fn unchanged(seen: Option<Etag>) -> Self {
-        seen.map_or(Self::Absent, Self::Matches)
+    pub fn unchanged(etag: Option<Etag>) -> Self {
+        etag.map_or(Self::Absent, Self::Matches)
     }
 }
 
-/// Why the store did not do as asked.
+/// Why a store operation did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The precondition does not hold. Nothing was written **by an attempt that the caller knows of**: a request that was
-    /// repeated below the port can meet its own success, so whoever needs to know looks at the object. Read again, decide again.
+    /// The precondition does not hold. Read the object, then decide again. It may already contain this very write, because a
+    /// request that the adapter repeated can fail against its own first attempt.
     #[error("precondition failed on {key}")]
     Conflict {
-        /// The object.
+        /// Key of the object.
         key: String,
     },
-    /// It did not happen. The same call may be made again.
+    /// The operation did not happen. It may be repeated.
     #[error("store unavailable: {detail}")]
     Unavailable {
-        /// What the store or the wire said.
+        /// The error of the store or of the connection.
         detail: String,
     },
-    /// It may have happened: no answer came. Read before writing again.
+    /// The operation may have happened: no answer came. Read before writing again.
     #[error("no answer from the store: {detail}")]
     Unknown {
-        /// What the wire said.
+        /// The error of the connection.
         detail: String,
     },
-    /// It will never happen like this (permission, name, size). Stop.
+    /// The operation can never succeed like this (permission, name, size). Do not repeat it.
     #[error("store refused: {detail}")]
     Refused {
-        /// What the store said.
+        /// The error of the store.
         detail: String,
     },
 }
 
-/// The bucket: objects under keys, written whole, with preconditions.
+/// An object store with conditional writes of whole objects.
 ///
-/// A reader sees an object wholly or not at all; after a write returned, every later read and listing shows it.
+/// A reader sees an object completely or not at all. After a write has returned, every later read and listing shows it.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Looks at an object; `None` if there is none.
+    /// Reads an object's metadata; `None` if the object does not exist.
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError>;
 
-    /// Opens an object for reading; `None` if there is none. `version` asks for one version of it; a store without
-    /// versions ignores it.
+    /// Opens an object for reading; `None` if it does not exist. `version` selects one version; a store without versions
+    /// ignores it.
     async fn open(&self, key: &str, version: Option<&str>) -> Result<Option<Object>, StoreError>;
 
-    /// Writes a small object whole.
+    /// Writes a small object.
     async fn put(&self, key: &str, body: Bytes, precondition: Precondition) -> Result<Etag, StoreError>;
 
-    /// Writes an object of any length, which becomes visible at the end. An error in `body` is returned as it is, and
+    /// Writes an object of any size, which becomes visible at the end. If `body` yields an error, returns that error, and
     /// nothing becomes visible. Memory does not grow with the body.
     async fn put_stream(&self, key: &str, body: Body<'_>, precondition: Precondition) -> Result<Etag, StoreError>;
 
-    /// Lists keys that start with `prefix`, after (not including) `after`.
+    /// Lists objects whose keys start with `prefix` and sort after `after`.
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError>;
 }
 
-/// A message on its way to a queue.
+/// A message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
-    /// UTF-8, at most [`MAX_MESSAGE_BYTES`] together with the attributes, no characters that SQS refuses.
+    /// UTF-8 without the characters that SQS refuses, at most [`MAX_MESSAGE_BYTES`] together with the attributes.
+    ///
+    /// [`MAX_MESSAGE_BYTES`]: crate::model::message::MAX_MESSAGE_BYTES
     pub body: String,
     /// String attributes for people and filters.
     pub attributes: BTreeMap<&'static str, String>,
 }
 
-/// A message as it was received.
+/// A received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Identity of the message; answers name it.
+    /// Message id; the batch's response lists the ids that must come back.
     pub id: String,
-    /// The body as it was sent.
+    /// The body, as it was sent.
     pub body: String,
-    /// Handle of this delivery, for [`Queue::delay`].
+    /// Receipt handle of this delivery, for [`Queue::delay`].
     pub receipt: String,
 }
 
-/// Why messages are not on the queue.
+/// Why a queue operation did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
-    /// These entries (by index into what was given) are not on the queue, or may not be; all others are. Sending them
-    /// again can at worst deliver a message twice, which every consumer stands.
+    /// These messages were not sent, or may not have been; all others were. They may be sent again: a duplicate does no harm,
+    /// because all consumers are idempotent.
     #[error("{} of the messages not sent: {detail}", unsent.len())]
     Unsent {
-        /// Indices, ascending.
+        /// Indices into the messages that were given, ascending.
         unsent: Vec<usize>,
-        /// What the queue or the wire said last.
+        /// The last error of the queue or of the connection.
         detail: String,
     },
-    /// It will never work like this (permission, no such queue, a message it refuses). Stop.
+    /// The operation can never succeed like this (permission, no such queue, a refused message). Do not repeat it.
     #[error("queue refused: {detail}")]
     Refused {
-        /// What the queue said.
+        /// The error of the queue.
         detail: String,
     },
 }
 
-/// A queue with visibility timeouts: at least once, in no order.
+/// A queue with visibility timeouts. It delivers each message at least once, in any order.
 #[async_trait]
 pub trait Queue: Send + Sync {
-    /// Sends messages. The adapter cuts the list into the batches that its wire allows and sends again what was refused
-    /// for a passing reason.
+    /// Sends messages. The adapter splits them into batches and repeats what was refused with a transient error.
     async fn send(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError>;
 
-    /// Makes a received message visible again after `delay` instead of the queue's own timeout. Best effort: where it
-    /// fails, the message comes back at the queue's own timeout.
+    /// Makes a received message visible again after `delay`, instead of after the queue's visibility timeout. If this fails,
+    /// the message comes back after the visibility timeout.
     async fn delay(&self, receipt: &str, delay: Duration) -> Result<(), QueueError>;
 }
 
-/// What the API made of a request.
+/// The API's answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generated {
-    /// The API's id of the request, for questions to its support.
+    /// The API's id of the request, to quote to its support.
     pub request_id: Option<String>,
-    /// The model that really ran.
+    /// The model that the API says it used.
     pub model_actual: Option<String>,
-    /// The pictures, in the API's order; entries that hold neither form are dropped.
-    pub pictures: Vec<GeneratedImage>,
+    /// The images, in the API's order. Entries of neither form are left out.
+    pub images: Vec<GeneratedImage>,
 }
 
-/// One picture as the API hands it over.
+/// One image, in the form in which the API returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GeneratedImage {
-    /// A link, which may expire.
+    /// An address, which may expire.
     Url(String),
-    /// The bytes themselves.
+    /// The image's bytes.
     Inline(Bytes),
 }
 
-/// Why there are no pictures.
+/// Why a call returned no images.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// The request never reached the API: nothing was billed. Call again.
+    /// The request did not reach the API, so nothing was billed. Call again.
     #[error("the API could not be reached: {detail}")]
     NotSent {
-        /// What the wire said.
+        /// The error of the connection.
         detail: String,
     },
-    /// The API answered with a status that is not a success. [`crate::generate::classify`] says what follows.
+    /// The API answered with an error status. [`crate::generate::classify`] says what follows.
     #[error("HTTP {status}: {body}")]
     Answered {
         /// HTTP status.
         status: u16,
-        /// `error.code` of the body, where there is one.
+        /// `error.code` of the body, if it has one.
         code: Option<String>,
         /// The body as text, shortened.
         body: String,
-        /// The `Retry-After` header, where it can be understood.
+        /// The `Retry-After` header, if there is a valid one.
         retry_after: Option<Duration>,
     },
-    /// The request was sent and no usable answer came: it may have been billed. Count it before calling again.
+    /// The request was sent and no usable answer came, so it may have been billed. Count it before calling again.
     #[error("{detail}")]
     Unknown {
-        /// A word for machines: `timeout`, `connection_lost`, `invalid_answer`, `no_images`.
+        /// Machine-readable code: `timeout`, `connection_lost`, `invalid_answer` or `no_images`.
         code: &'static str,
-        /// HTTP status, where one came.
+        /// HTTP status, if one was received.
         status: Option<u16>,
-        /// What came or what the wire said, shortened.
+        /// The answer or the error of the connection, shortened.
         detail: String,
     },
-    /// It will never work like this (a malformed base URL, no key). Stop.
+    /// No call can succeed like this (malformed base URL, missing key). Do not repeat it.
     #[error("the API cannot be called: {detail}")]
     Misconfigured {
-        /// What is wrong and what to do.
+        /// What is wrong and what to do about it.
         detail: String,
     },
 }
 
-/// Why a picture could not be fetched. The paid result is not lost by it.
+/// Why an image could not be fetched. The paid outcome is kept nevertheless.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// Not now; the same call may be made again.
+    /// A transient error. The fetch may be repeated.
     #[error("{detail}")]
     Unavailable {
-        /// What the wire said.
+        /// The error of the server or of the connection.
         detail: String,
     },
-    /// Never: forbidden address, gone, too large.
+    /// A permanent error: forbidden address, gone, too large. Do not repeat it.
     #[error("{detail}")]
     Refused {
-        /// Why.
+        /// The reason, for people.
         detail: String,
     },
 }
@@ -277,51 +278,51 @@ pub enum FetchError {
 /// The images API.
 #[async_trait]
 pub trait ImageApi: Send + Sync {
-    /// One paid call. The adapter never repeats it: whether it may be repeated is the caller's knowledge.
-    /// `idempotency_key` lets an API that knows the header recognise a repeated request.
+    /// Makes one paid call. The adapter never repeats it, because only the caller knows whether another call is allowed. An
+    /// API that supports `idempotency_key` recognises a repeated request by it.
     async fn generate(&self, request: &Request, idempotency_key: &str) -> Result<Generated, ApiError>;
 
-    /// Reads a picture that the API linked to, up to `max_bytes`.
+    /// Fetches an image from an address that the API returned, up to `max_bytes`.
     async fn fetch(&self, url: &str, max_bytes: usize) -> Result<Bytes, FetchError>;
 }
 
-/// The one gate through which time of day and chance enter. Durations and sleeps are Tokio's.
+/// The only source of time of day and randomness. Durations and sleeps are Tokio's.
 pub trait Clock: Send + Sync {
-    /// Time of day.
+    /// The time of day.
     fn now(&self) -> Timestamp;
 
-    /// 64 random bits: nonces and jitter.
+    /// 64 random bits, for nonces and jitter.
     fn random(&self) -> u64;
 }
 
-/// Takes down what happens. Cheap, and cannot fail: nobody's work depends on it.
+/// Records events for metrics. Recording is cheap and cannot fail, so that no work depends on it.
 pub trait MetricsRecorder: Send + Sync {
-    /// Takes down a fact.
+    /// Records one event.
     fn record(&self, event: MetricEvent);
 }
 
-/// Why a notice is not out.
+/// Why a notification was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotifyError {
-    /// It is not out, or may not be. The same call may be made again: at worst somebody is told twice.
-    #[error("notice not sent: {detail}")]
+    /// It was not published, or may not have been. It may be published again: at worst subscribers are notified twice.
+    #[error("notification not sent: {detail}")]
     Unsent {
-        /// What the service or the wire said.
+        /// The error of the service or of the connection.
         detail: String,
     },
-    /// It will never work like this (permission, no such topic). Stop.
-    #[error("notice refused: {detail}")]
+    /// Publishing can never succeed like this (permission, no such topic). Do not repeat it.
+    #[error("notification refused: {detail}")]
     Refused {
-        /// What the service said.
+        /// The error of the service.
         detail: String,
     },
 }
 
-/// Tells whoever has subscribed: at least once, in no order.
+/// Notifies subscribers, at least once and in any order.
 #[async_trait]
 pub trait Notifier: Send + Sync {
-    /// Tells all subscribers.
-    async fn publish(&self, notice: &Notification) -> Result<(), NotifyError>;
+    /// Publishes a notification to all subscribers.
+    async fn publish(&self, notification: &Notification) -> Result<(), NotifyError>;
 }
 
 /// Drops every event, for hosts without metrics.

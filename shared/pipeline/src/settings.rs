@@ -1,20 +1,20 @@
-//! What an operator can decide. The hosts fill these in: the Lambdas from their environment, the command line from flags.
+//! The settings of the stages. The hosts fill them in: the Lambdas from their environment, the CLI from its flags.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use crate::model::column::ColumnMap;
 use crate::model::defaults::Defaults;
 
-/// What the splitter is told.
+/// Settings of the splitter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitSettings {
-    /// Request fields for rows that do not say otherwise.
+    /// Request fields of rows that do not set their own.
     pub defaults: Defaults,
-    /// Which column of the file is which, where it cannot be recognised.
+    /// Which column of the file is which, if it cannot be recognised.
     pub column_map: ColumnMap,
-    /// More rows than this make the file not a catalog.
+    /// The largest number of rows; a file with more is rejected.
     pub max_rows: u64,
-    /// More pictures than this in one job make the file not a catalog; no limit when absent.
+    /// The largest number of images in one job; a file that asks for more is rejected. No limit when absent.
     pub max_images: Option<u64>,
 }
 
@@ -24,38 +24,38 @@ impl Default for SplitSettings {
     }
 }
 
-/// What happens to rows while the account cannot pay.
+/// What happens to rows after an account error, such as an empty balance or a wrong key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountPolicy {
-    /// Messages wait; nothing is failed; calls resume by themselves when a probe succeeds.
+    /// Messages wait and no row fails. Calls resume when a probe succeeds.
     Pause,
-    /// Each row gets its failed result and its place in the retry queue.
+    /// Each row gets a failed result and a message in the retry queue.
     Fail,
 }
 
-/// What the generator is told.
+/// Settings of the generator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerateSettings {
-    /// The API adapter gives up a call after this long. No call starts later than this before the deadline.
+    /// Timeout of one call. No call starts that could still run at the deadline.
     pub request_timeout: Duration,
-    /// Calls after the first one that failed for a passing reason.
+    /// Retries after calls that failed with a transient error.
     pub retries: u32,
-    /// A `Retry-After` beyond this is cut to it.
+    /// The longest `Retry-After` that is honoured; a longer one is shortened to it.
     pub retry_after_ceiling: Duration,
-    /// Calls after the first one whose outcome is unknown, and which may therefore be paid twice.
+    /// Retries after calls with an unknown outcome. Each of them may be paid for twice.
     pub unknown_outcome_retries: u32,
-    /// How long a paid outcome is reused by other rows; zero never reuses.
+    /// How long other jobs reuse a paid outcome; zero means never.
     pub reuse: Duration,
-    /// Keep the pictures under `images/`.
+    /// Whether images are kept under `images/`.
     pub archive: bool,
-    /// What an empty balance or a bad key does.
+    /// What happens to rows after an account error.
     pub account_errors: AccountPolicy,
-    /// Calls started per minute and process; no limit when absent.
+    /// The largest number of calls started per minute and process; no limit when absent.
     pub requests_per_minute: Option<NonZeroU32>,
-    /// A job with more failed rows than this, in percent, stops calling; never when absent.
+    /// A job with a larger share of failed rows, in percent, is stopped; never when absent.
     pub max_failed_percent: Option<u8>,
-    /// No other process works on this store, so a claim that this process did not make is dead. Only the local run may
-    /// say so, because it holds the lock.
+    /// Whether no other process uses the store, so that a claim of another process is dead. Only a local run may set this,
+    /// because it holds the lock.
     pub sole_worker: bool,
 }
 

@@ -1,6 +1,6 @@
 'use strict';
 
-// Runs before the first picture can fail. The kept copy is tried first, then the API's own address.
+// Registered before the first image can fail. The kept copy is tried first, then the API's own address.
 addEventListener('error', ({ target: img }) => {
   if (!(img instanceof HTMLImageElement)) return;
   const pic = img.closest('.pic');
@@ -19,7 +19,7 @@ addEventListener('DOMContentLoaded', () => {
   let state = 'all';
   let words = null;
 
-  // Read once, and only when somebody searches.
+  // Built once, at the first search.
   const textOf = card => (words ??= new Map(cards.map(c => [c, c.textContent.toLowerCase()]))).get(card);
   const shown = () => cards.filter(card => !card.hidden);
 
@@ -54,7 +54,7 @@ addEventListener('DOMContentLoaded', () => {
   search.addEventListener('input', apply);
   $('reset').addEventListener('click', () => { reset(); search.focus(); });
 
-  // Moving about: a card and a picture in it.
+  // Keyboard navigation: between cards, and between the images of a card.
   let current = null;
   document.addEventListener('focusin', ({ target }) => { current = target.closest('.card') ?? current; });
 
@@ -76,7 +76,7 @@ addEventListener('DOMContentLoaded', () => {
     list[at < 0 ? (by > 0 ? 0 : list.length - 1) : Math.min(Math.max(at + by, 0), list.length - 1)]?.focus();
   }
 
-  // One picture large, its source beside it.
+  // The zoom dialog: one image large, with its source beside it.
   const zoom = $('zoom');
   let position = 0;
   const variants = card => links(card).filter(link => !link.closest('.source'));
@@ -93,10 +93,10 @@ addEventListener('DOMContentLoaded', () => {
     position = Math.min(Math.max(position, 0), Math.max(list.length - 1, 0));
     const source = current.querySelector('.source a');
     show($('zoom-source'), source);
-    show($('zoom-picture'), list[position]);
+    show($('zoom-image'), list[position]);
     zoom.querySelector('.compare').classList.toggle('alone', !source || !list.length);
     $('zoom-number').textContent = String(position + 1);
-    $('zoom-title').textContent = `${current.querySelector('h2').textContent.trim()} · ${list.length ? `${position + 1} of ${list.length}` : 'no picture'}`;
+    $('zoom-title').textContent = `${current.querySelector('h2').textContent.trim()} · ${list.length ? `${position + 1} of ${list.length}` : 'no image'}`;
   }
   function open(link) {
     current = link.closest('.card');
@@ -106,7 +106,7 @@ addEventListener('DOMContentLoaded', () => {
   }
   document.querySelector('main').addEventListener('click', event => {
     const link = event.target.closest('.pic a');
-    // With a modifier it stays a link: a new tab, a download.
+    // With a modifier the browser follows the link: a new tab, a download.
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     open(link);
@@ -116,7 +116,7 @@ addEventListener('DOMContentLoaded', () => {
   $('zoom-on').addEventListener('click', () => turn(1));
   $('zoom-close').addEventListener('click', () => zoom.close());
   zoom.addEventListener('click', event => { if (event.target === zoom) zoom.close(); });
-  // The event comes late: by then the keyboard may have moved on within the card.
+  // The event is delayed: by then the user may have moved the focus within the card.
   zoom.addEventListener('close', () => { if (!current?.contains(document.activeElement)) current?.focus(); });
 
   const next = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
@@ -139,7 +139,7 @@ addEventListener('DOMContentLoaded', () => {
       } else return;
     } else if (key === '/') search.focus();
     else if (key === 'Escape') { reset(); document.activeElement.blur(); }
-    // Without a chosen card the arrows scroll, as everywhere.
+    // Without a focused card the arrow keys scroll the page.
     else if (key in next && (key.length === 1 || event.target.closest('.card'))) step(next[key]);
     else if (key === 'Enter' && event.target === current && links(current).length) open(variants(current)[0] ?? links(current)[0]);
     else if (key in beside && event.target.closest('.card')) aside(beside[key]);

@@ -113,12 +113,12 @@ impl ImageApi for FaultyPorts {
                     true => GeneratedImage::Inline(Bytes::from_static(PNG)),
                     false => GeneratedImage::Url(format!("https://img.example/{request_id}/{n}.png")),
                 };
-                let pictures = (1..=n).map(image).collect();
+                let images = (1..=n).map(image).collect();
                 call.unanswered = false;
                 Ok(Generated {
                     request_id: Some(request_id.clone()),
                     model_actual: Some(request.model.clone()),
-                    pictures,
+                    images,
                 })
             }
         };

@@ -157,7 +157,7 @@ impl ImageApi for ScriptedApi {
             }
         };
         sleep(CALL).await;
-        Ok(Generated { request_id: Some(format!("call-{number}")), model_actual: None, pictures: images })
+        Ok(Generated { request_id: Some(format!("call-{number}")), model_actual: None, images })
     }
 
     async fn fetch(&self, url: &str, _max_bytes: usize) -> Result<Bytes, FetchError> {

@@ -28,7 +28,7 @@ fn asset(n: usize, bytes: &Bytes, width: usize, height: usize) -> Asset {
         key: format!("images/spring/shoes/SKU-1/SKU-1_{n}.png"),
         content_type: "image/png".into(),
         bytes: bytes.len(),
-        sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: hex::encode(Sha256::digest(bytes)),
         width,
         height,
     }
@@ -77,14 +77,10 @@ async fn an_image_that_cannot_be_archived_does_not_fail_the_row() {
     let unavailable = FetchError::Unavailable { detail: "HTTP 503".into() };
     let refused = FetchError::Refused { detail: "a forbidden address".into() };
     for (second, fetches, error) in [
-        (Err(unavailable), 1 + 3, "picture 2: HTTP 503"),
-        (Err(refused), 1 + 1, "picture 2: a forbidden address"),
-        (
-            Ok(Bytes::from_static(b"<html>")),
-            1 + 1,
-            "picture 2: not a picture (PNG, JPEG, WebP or GIF) by its first bytes",
-        ),
-        (Ok(Bytes::new()), 1 + 1, "picture 2: not a picture (PNG, JPEG, WebP or GIF) by its first bytes"),
+        (Err(unavailable), 1 + 3, "image 2: HTTP 503"),
+        (Err(refused), 1 + 1, "image 2: a forbidden address"),
+        (Ok(Bytes::from_static(b"<html>")), 1 + 1, "image 2: not an image (PNG, JPEG, WebP or GIF) by its first bytes"),
+        (Ok(Bytes::new()), 1 + 1, "image 2: not an image (PNG, JPEG, WebP or GIF) by its first bytes"),
     ] {
         let (harness, mug) = (archiving(), message(1, "mug"));
         harness.serve_image(ONE, Ok(png(1, 1)));

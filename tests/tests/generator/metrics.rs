@@ -15,11 +15,11 @@ use crate::harness::{
 const COMPLETED: MetricEvent = MetricEvent::RowCompleted { reused: false, archive_error: false };
 
 fn answered(retry: bool) -> MetricEvent {
-    MetricEvent::Called { took: CALL, retry, pictures: 2 }
+    MetricEvent::Called { took: CALL, retry, images: 2 }
 }
 
 fn refused(retry: bool) -> MetricEvent {
-    MetricEvent::Called { took: seconds(0), retry, pictures: 0 }
+    MetricEvent::Called { took: seconds(0), retry, images: 0 }
 }
 
 #[tokio::test(start_paused = true)]

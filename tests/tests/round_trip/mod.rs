@@ -52,7 +52,7 @@ impl ImageApi for SucceedingApi {
         Ok(Generated {
             request_id: Some(idempotency_key.to_owned()),
             model_actual: Some(request.model.clone()),
-            pictures: (0..request.n).map(image).collect(),
+            images: (0..request.n).map(image).collect(),
         })
     }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
-use packshot_pipeline::ports::{ApiError, Generated, GeneratedImage};
+use packshot_pipeline::{
+    model::text::shorten,
+    ports::{ApiError, Generated, GeneratedImage},
+};
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -35,7 +38,7 @@ pub(super) fn parse_success(body: &[u8], status: StatusCode, key: &ApiKey) -> Re
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     };
-    Ok(Generated { request_id: text("id"), model_actual: text("model_actual"), pictures: images })
+    Ok(Generated { request_id: text("id"), model_actual: text("model_actual"), images })
 }
 
 /// One entry of `data`: a link or base64 bytes; `None` for anything else.
@@ -82,9 +85,7 @@ pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 /// The body as text without the key, at most `limit` bytes.
 pub(super) fn excerpt(body: &[u8], limit: usize, key: &ApiKey) -> String {
     // Redacted before it is cut, so that no half of a key remains.
-    let mut text = key.redact(&String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_READ)]));
-    text.truncate(text.floor_char_boundary(limit));
-    text
+    shorten(key.redact(&String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_READ)])), limit)
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ async fn the_request_matches_the_vendors_sample() {
     let server = TestServer::answering(&[&http("200 OK", "", body), &http("200 OK", "", body)]).await;
     let generated = api(&format!("{}/", server.url)).generate(&request(), "fp-1").await.unwrap();
     let png = || GeneratedImage::Inline(Bytes::from_static(b"PNG"));
-    assert_eq!(generated.pictures, [GeneratedImage::Url("https://cdn.test/a.png".into()), png(), png()]);
+    assert_eq!(generated.images, [GeneratedImage::Url("https://cdn.test/a.png".into()), png(), png()]);
     assert_eq!(generated.request_id.as_deref(), Some("gen_1"));
     assert_eq!(generated.model_actual.as_deref(), Some("openai/gpt-image-1"));
 
@@ -230,5 +230,5 @@ async fn a_key_in_a_result_is_hidden() {
     let body = format!(r#"{{"id":"{KEY}","data":[{{"url":"https://cdn.test/?key={KEY}"}}]}}"#);
     let generated = call(&http("200 OK", "", &body)).await.unwrap();
     assert_eq!(generated.request_id.as_deref(), Some("***"));
-    assert_eq!(generated.pictures, [GeneratedImage::Url("https://cdn.test/?key=***".into())]);
+    assert_eq!(generated.images, [GeneratedImage::Url("https://cdn.test/?key=***".into())]);
 }

@@ -1,23 +1,31 @@
-//! Which column of the file means what.
+//! Detects which column of the file is which.
+//!
+//! A table lists the column names of known export formats (packshot's own, Shopify, WooCommerce, Google Merchant, Akeneo). The
+//! first format that has all required columns is taken; a column map takes precedence. [`Columns`] then reads the fields of
+//! each record by their standard names.
 
 use std::collections::BTreeMap;
 
-use crate::model::column::{Column, ColumnMap, normal};
 use crate::{
     catalog::records::Record,
-    model::{catalog_error::CatalogError, spreadsheet},
+    model::{
+        catalog_error::CatalogError,
+        column::{Column, ColumnMap, normal},
+        spreadsheet,
+        text::shorten,
+    },
 };
 
-/// A kind of file whose columns we know.
-struct Export {
-    /// For people, and for `job.json`.
+/// An export format whose column names are known.
+struct ExportFormat {
+    /// Name of the format, as in `job.json`.
     name: &'static str,
-    /// The names that it has for our columns, the better one first. `name-*` is any name that begins so.
+    /// The format's names for packshot's columns, the preferred one first. `name-*` matches every name with that prefix.
     columns: &'static [(Column, &'static [&'static str])],
 }
 
-/// Our own names. In other exports they are understood as well, except for [`PRODUCT_PROPERTIES`].
-const OWN: Export = Export {
+/// packshot's own names. They are recognised in the other formats as well, except for [`PRODUCT_PROPERTIES`].
+const OWN: ExportFormat = ExportFormat {
     name: "packshot",
     columns: &[
         (Column::Sku, &["sku"]),
@@ -35,10 +43,10 @@ const OWN: Export = Export {
     ],
 };
 
-/// The table: the first export whose columns hold all that is required is the one. docs/input.md shows it.
-const EXPORTS: [Export; 5] = [
+/// All formats: the first one that has all required columns is taken. docs/input.md shows this table.
+const EXPORT_FORMATS: [ExportFormat; 5] = [
     OWN,
-    Export {
+    ExportFormat {
         name: "shopify",
         columns: &[
             (Column::Sku, &["Variant SKU", "SKU", "Handle", "URL handle"]),
@@ -48,7 +56,7 @@ const EXPORTS: [Export; 5] = [
             (Column::StyleTags, &["Tags"]),
         ],
     },
-    Export {
+    ExportFormat {
         name: "woocommerce",
         columns: &[
             (Column::Sku, &["SKU"]),
@@ -58,7 +66,7 @@ const EXPORTS: [Export; 5] = [
             (Column::StyleTags, &["Tags"]),
         ],
     },
-    Export {
+    ExportFormat {
         name: "google-merchant",
         columns: &[
             (Column::Sku, &["id"]),
@@ -67,7 +75,7 @@ const EXPORTS: [Export; 5] = [
             (Column::Brand, &["brand"]),
         ],
     },
-    Export {
+    ExportFormat {
         name: "akeneo",
         columns: &[
             (Column::Sku, &["sku", "identifier"]),
@@ -78,50 +86,51 @@ const EXPORTS: [Export; 5] = [
     },
 ];
 
-/// In other exports these mean the product, not the picture: a shoe's size 42, a phone's model, a quality of leather.
+/// In other formats these columns describe the product, not the image: a shoe's size 42, a phone's model, a quality of leather.
 const PRODUCT_PROPERTIES: [Column; 4] = [Column::Size, Column::Quality, Column::Background, Column::Model];
-/// Shopify's name of a product. Where a row has no SKU it is the key, and it tells rows that only go on with a product.
+/// Shopify's id of a product. It is the product key of a row without SKU, and it identifies rows that continue a product.
 const HANDLES: &[&str] = &["Handle", "URL handle"];
 
+/// For each [`Column`], its position in the record.
 type Index = [Option<usize>; Column::ALL.len()];
 
-/// The header of a catalog, understood.
+/// The header of a catalog, with its columns detected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns {
-    /// Every column's name as it stands in the file, made unique.
+    /// Name of every column as in the file, made unique.
     pub names: Vec<String>,
-    /// Which kind of file it was recognised as.
+    /// Name of the detected export format.
     pub export: &'static str,
-    /// Where each column that packshot understands stands in the record.
+    /// Positions of the detected columns.
     index: Index,
-    /// Shopify's handle.
+    /// Position of Shopify's handle.
     handle: Option<usize>,
-    /// WooCommerce's type.
-    kind: Option<usize>,
-    /// Akeneo's names in its other languages, for products that have none in the first.
+    /// Position of WooCommerce's product type.
+    product_type: Option<usize>,
+    /// Positions of Akeneo's names in all languages, for products whose first name is empty.
     more_titles: Vec<usize>,
-    /// A field of the photo's column lists several, as WooCommerce's does.
+    /// Whether the image column lists several addresses, as WooCommerce's does.
     many_images: bool,
-    /// The file is a `failed.csv` of ours, with formulas defused.
+    /// Whether the file is a `failed.csv` of packshot, with formulas defused.
     defused: bool,
 }
 
 impl Columns {
-    /// Reads a header whose columns nobody has said anything about.
+    /// Detects the columns of a header without a column map.
     pub fn from_header(header: &Record<'_>) -> Result<Self, CatalogError> {
         Self::read(header, &ColumnMap::new())
     }
 
-    /// Reads a header.
+    /// Detects the columns of a header.
     pub fn read(header: &Record<'_>, map: &ColumnMap) -> Result<Self, CatalogError> {
         let fields: Vec<&str> = header.fields().map(str::trim).collect();
-        let (export, index) = recognise(&fields, map).map_err(|problem| problem.at(header.line, header.byte))?;
-        let is = |name: &str| export.name == name;
+        let (format, index) = detect(&fields, map).map_err(|problem| problem.at(header.line, header.byte))?;
+        let is = |name: &str| format.name == name;
         Ok(Self {
-            export: export.name,
+            export: format.name,
             index,
             handle: is("shopify").then(|| find(&fields, HANDLES)).flatten(),
-            kind: is("woocommerce").then(|| find(&fields, &["Type"])).flatten(),
+            product_type: is("woocommerce").then(|| find(&fields, &["Type"])).flatten(),
             more_titles: if is("akeneo") && !map.contains_key(&Column::Title) {
                 (0..fields.len()).filter(|&at| find(&fields[at..=at], &["name-*"]).is_some()).collect()
             } else {
@@ -133,27 +142,27 @@ impl Columns {
         })
     }
 
-    /// Whether these names hold what a catalog needs.
+    /// Whether these names include all required columns.
     pub(crate) fn suffice(fields: &[&str], map: &ColumnMap) -> bool {
-        recognise(fields, map).is_ok()
+        detect(fields, map).is_ok()
     }
 
-    /// Where a column stands.
+    /// The position of a column in the record; `None` if the file does not have it.
     #[must_use]
     pub fn position(&self, column: Column) -> Option<usize> {
         self.index[column as usize]
     }
 
-    /// A column as messages name it: ours, and the file's where it has another.
+    /// A column's name for messages: the standard name, and the file's if it is another one.
     #[must_use]
-    pub fn called(&self, column: Column) -> String {
+    pub fn display_name(&self, column: Column) -> String {
         match self.position(column).map(|index| self.names[index].as_str()) {
             Some(theirs) if theirs != column.name() => format!("{} (`{theirs}`)", column.name()),
             _ => column.name().to_owned(),
         }
     }
 
-    /// A field of a row, trimmed; empty where the file has no such column.
+    /// A field of a row, trimmed; empty if the file does not have the column.
     #[must_use]
     pub fn get<'a>(&self, record: &Record<'a>, column: Column) -> &'a str {
         let text = self.position(column).map_or("", |index| trim(self.field(record, index)));
@@ -168,20 +177,23 @@ impl Columns {
         }
     }
 
-    /// All fields of a row, as their author wrote them.
+    /// All fields of a row, as their author wrote them: formulas are no longer defused.
     pub fn fields<'a>(&self, record: &Record<'a>) -> impl Iterator<Item = &'a str> {
-        record.fields().map(|field| self.authentic(field))
+        record.fields().map(|field| self.restored(field))
     }
 
-    /// Whether a row only goes on with the product of the row before: another variant, or another picture. `product` is
-    /// the handle of the product above, kept between calls. Such a row is no row of its own.
+    /// Whether a record only continues the product of the record before it, as another variant or another image. Such a
+    /// record does not count as a row. `product` keeps the handle of the product between calls.
     #[must_use]
     pub fn continues(&self, record: &Record<'_>, product: &mut String) -> bool {
         if record.len() != self.names.len() {
             return false;
         }
-        if let Some(kind) = self.kind {
-            return self.field(record, kind).split(',').any(|word| word.trim().eq_ignore_ascii_case("variation"));
+        if let Some(product_type) = self.product_type {
+            return self
+                .field(record, product_type)
+                .split(',')
+                .any(|word| word.trim().eq_ignore_ascii_case("variation"));
         }
         let Some(handle) = self.handle else { return false };
         let handle = self.field(record, handle).trim();
@@ -193,7 +205,7 @@ impl Columns {
         false
     }
 
-    /// What was recognised: standard name → name in the file.
+    /// The detected columns: standard name → name in the file.
     #[must_use]
     pub fn mapping(&self) -> BTreeMap<String, String> {
         Column::ALL
@@ -203,43 +215,45 @@ impl Columns {
     }
 
     fn field<'a>(&self, record: &Record<'a>, index: usize) -> &'a str {
-        self.authentic(record.get(index).unwrap_or(""))
+        self.restored(record.get(index).unwrap_or(""))
     }
 
-    fn authentic<'a>(&self, field: &'a str) -> &'a str {
+    /// The field as its author wrote it.
+    fn restored<'a>(&self, field: &'a str) -> &'a str {
         if self.defused { spreadsheet::restore(field) } else { field }
     }
 }
 
-/// The kind of file, and where our columns stand in it.
-fn recognise(fields: &[&str], map: &ColumnMap) -> Result<(&'static Export, Index), CatalogError> {
+/// Detects the export format of a header, and the positions of the columns.
+fn detect(fields: &[&str], map: &ColumnMap) -> Result<(&'static ExportFormat, Index), CatalogError> {
     let mapped = apply(fields, map)?;
-    let mut closest: Option<(&'static Export, Vec<Column>)> = None;
-    for export in &EXPORTS {
+    let mut closest: Option<(&'static ExportFormat, Vec<Column>)> = None;
+    for format in &EXPORT_FORMATS {
         let mut index = mapped;
         let own = OWN.columns.iter().filter(|(column, _)| !PRODUCT_PROPERTIES.contains(column));
-        for (column, names) in export.columns.iter().chain(own) {
-            let place = &mut index[*column as usize];
-            *place = place.or_else(|| find(fields, names));
+        for (column, names) in format.columns.iter().chain(own) {
+            let position = &mut index[*column as usize];
+            *position = position.or_else(|| find(fields, names));
         }
         let missing: Vec<_> = Column::REQUIRED.into_iter().filter(|&column| index[column as usize].is_none()).collect();
         if missing.is_empty() {
-            return unambiguous(fields, map, &index).map(|()| (export, index));
+            return unambiguous(fields, map, &index).map(|()| (format, index));
         }
         if closest.as_ref().is_none_or(|(_, fewest)| missing.len() < fewest.len()) {
-            closest = Some((export, missing));
+            closest = Some((format, missing));
         }
     }
-    let (export, missing) = closest.unwrap_or((&EXPORTS[0], Column::REQUIRED.to_vec()));
-    Err(missing_columns(fields, export, &missing))
+    let (format, missing) = closest.unwrap_or((&EXPORT_FORMATS[0], Column::REQUIRED.to_vec()));
+    Err(missing_columns(fields, format, &missing))
 }
 
-/// What a person said. Whoever names a column means that one, so a name that is not there ends it.
+/// Looks up the columns that the column map names. A name that the header does not have is an error, because recognition could
+/// find another column than the user means.
 fn apply(fields: &[&str], map: &ColumnMap) -> Result<Index, CatalogError> {
     let mut index = Index::default();
     for (column, name) in map {
-        let exactly = fields.iter().position(|field| field == name);
-        index[*column as usize] = Some(exactly.or_else(|| find(fields, &[name.as_str()])).ok_or_else(|| {
+        let exact = fields.iter().position(|field| field == name);
+        index[*column as usize] = Some(exact.or_else(|| find(fields, &[name.as_str()])).ok_or_else(|| {
             CatalogError::new(
                 "missing_column",
                 format!(
@@ -253,28 +267,28 @@ fn apply(fields: &[&str], map: &ColumnMap) -> Result<Index, CatalogError> {
     Ok(index)
 }
 
-/// A column that is understood must not stand in the header twice: which one is meant?
+/// Refuses a header that has a detected column twice, because it does not say which of them is meant.
 fn unambiguous(fields: &[&str], map: &ColumnMap, index: &Index) -> Result<(), CatalogError> {
     for column in Column::ALL {
         let Some(at) = index[column as usize] else { continue };
         let exact = map.contains_key(&column);
         let same = |field: &&str| if exact { *field == fields[at] } else { normal(field) == normal(fields[at]) };
         if fields.iter().filter(|field| same(field)).count() > 1 {
-            let what = format!("the column `{}` stands in the header twice; keep one of them", fields[at]);
+            let what = format!("the header has the column `{}` twice; keep one of them", fields[at]);
             return Err(CatalogError::new("duplicate_column", what));
         }
     }
     Ok(())
 }
 
-fn missing_columns(fields: &[&str], export: &Export, missing: &[Column]) -> CatalogError {
+fn missing_columns(fields: &[&str], format: &ExportFormat, missing: &[Column]) -> CatalogError {
     let named = missing.iter().map(|&column| {
-        let names = export.columns.iter().find(|(c, _)| *c == column).map_or(&[][..], |(_, names)| names);
+        let names = format.columns.iter().find(|(c, _)| *c == column).map_or(&[][..], |(_, names)| names);
         let ours = column.name();
-        if names.is_empty() || export.name == OWN.name {
+        if names.is_empty() || format.name == OWN.name {
             return format!("`{ours}`");
         }
-        format!("`{ours}` (`{}`, as in a {} file)", names.join("` or `"), export.name)
+        format!("`{ours}` (`{}`, as in a {} file)", names.join("` or `"), format.name)
     });
     let named = named.collect::<Vec<_>>().join(", ");
     let remedy = if fields.iter().any(|field| field.contains("://")) {
@@ -286,17 +300,19 @@ fn missing_columns(fields: &[&str], export: &Export, missing: &[Column]) -> Cata
     CatalogError::new("missing_column", reason)
 }
 
-/// The names of the columns, for messages.
+/// The column names of a header, shortened for messages.
 fn listed(fields: &[&str]) -> String {
     const SHOWN: usize = 60;
-    let mut names: Vec<String> = fields.iter().take(SHOWN).map(|field| field.chars().take(60).collect()).collect();
+    const MAX_NAME_BYTES: usize = 60;
+    let mut names: Vec<String> =
+        fields.iter().take(SHOWN).map(|&field| shorten(field.to_owned(), MAX_NAME_BYTES)).collect();
     if fields.len() > SHOWN {
         names.push(format!("… and {} more", fields.len() - SHOWN));
     }
     names.join(", ")
 }
 
-/// Where the first of `names` stands that stands anywhere.
+/// The position of the first of `names` that the header has.
 fn find(fields: &[&str], names: &[&str]) -> Option<usize> {
     names.iter().find_map(|name| match name.strip_suffix('*') {
         Some(start) => fields.iter().position(|f| f.get(..start.len()).is_some_and(|f| f.eq_ignore_ascii_case(start))),
@@ -304,7 +320,7 @@ fn find(fields: &[&str], names: &[&str]) -> Option<usize> {
     })
 }
 
-/// Columns that are only kept may repeat; `failed.csv` must still be able to name each.
+/// Makes the names unique by numbering repeats. Columns that packshot does not use may repeat, but `failed.csv` must name each.
 fn unique(fields: &[&str]) -> Vec<String> {
     let mut seen = BTreeMap::new();
     let mut names = Vec::with_capacity(fields.len());
@@ -315,13 +331,13 @@ fn unique(fields: &[&str]) -> Vec<String> {
     names
 }
 
-/// As `str::trim`, at once where both ends are letters that anybody can see.
+/// As `str::trim`, with a fast path for fields that begin and end with a visible ASCII character.
 fn trim(text: &str) -> &str {
     let visible = |end: Option<&u8>| end.is_some_and(u8::is_ascii_graphic);
     if visible(text.as_bytes().first()) && visible(text.as_bytes().last()) { text } else { text.trim() }
 }
 
-/// The first of several addresses. An address may hold commas itself, so only a comma before the next address parts them.
+/// The first of several addresses. An address may contain commas, so only a comma before the next address separates two.
 fn first_image(list: &str) -> &str {
     let next = list.match_indices(',').find(|(at, _)| list[at + 1..].trim_start().starts_with("http"));
     next.map_or(list, |(at, _)| list[..at].trim_end())
@@ -332,13 +348,13 @@ mod tests {
     use super::*;
     use crate::model::column::{parse_column_map, parse_mapping};
 
-    type Found = (&'static str, Vec<(Column, usize)>);
+    type Detected = (&'static str, Vec<(Column, usize)>);
 
-    fn recognised(header: &str, map: &str) -> Result<Found, String> {
+    fn detected(header: &str, map: &str) -> Result<Detected, String> {
         let fields: Vec<&str> = header.split(',').collect();
         let map = parse_column_map(map).unwrap();
-        let (export, index) = recognise(&fields, &map).map_err(|problem| problem.reason)?;
-        Ok((export.name, Column::ALL.into_iter().filter_map(|c| Some((c, index[c as usize]?))).collect()))
+        let (format, index) = detect(&fields, &map).map_err(|problem| problem.reason)?;
+        Ok((format.name, Column::ALL.into_iter().filter_map(|c| Some((c, index[c as usize]?))).collect()))
     }
 
     #[test]
@@ -398,7 +414,7 @@ mod tests {
                 &[(Sku, 0), (Title, 1), (ImageUrl, 2), (Size, 3)],
             ),
         ] {
-            assert_eq!(recognised(header, map), Ok((export, columns.to_vec())), "{header}");
+            assert_eq!(detected(header, map), Ok((export, columns.to_vec())), "{header}");
         }
     }
 
@@ -414,9 +430,9 @@ mod tests {
             ),
             ("A1,Mug,https://example.com/a.png", "", "put a line with the names of the columns above it"),
             ("sku,title,image_url", "sku=Artikel", "no column `Artikel`, which the column map names for sku"),
-            ("sku,Title,title,image_url", "", "`Title` stands in the header twice"),
+            ("sku,Title,title,image_url", "", "the column `Title` twice"),
         ] {
-            let problem = recognised(header, map).unwrap_err();
+            let problem = detected(header, map).unwrap_err();
             assert!(problem.contains(says), "{header}: {problem}");
         }
     }
@@ -430,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_several_pictures() {
+    fn the_first_of_several_images() {
         for (list, first) in [
             ("https://a/1.jpg, https://a/2.jpg", "https://a/1.jpg"),
             ("https://a/1.jpg,https://a/2.jpg", "https://a/1.jpg"),
@@ -444,9 +460,9 @@ mod tests {
     #[test]
     fn the_page_on_input_shows_the_table() {
         let page = include_str!("../../../../docs/input.md");
-        for export in &EXPORTS[1..] {
-            for name in export.columns.iter().flat_map(|(_, names)| *names) {
-                assert!(page.contains(&format!("`{name}`")), "docs/input.md does not show {name} of {}", export.name);
+        for format in &EXPORT_FORMATS[1..] {
+            for name in format.columns.iter().flat_map(|(_, names)| *names) {
+                assert!(page.contains(&format!("`{name}`")), "docs/input.md does not show {name} of {}", format.name);
             }
         }
     }

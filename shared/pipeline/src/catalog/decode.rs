@@ -1,4 +1,8 @@
-//! From bytes to UTF-8: by the byte order mark, then by validity.
+//! Decodes bytes to UTF-8 and detects the encoding, by the byte order mark, else by validity.
+//!
+//! A file without a mark is UTF-8 until an invalid byte appears. If all text before it is ASCII, which both encodings write
+//! alike, the whole file is Windows-1252. Otherwise the file mixes encodings. Either choice would silently garble names, so
+//! such a file is refused.
 
 use bytes::Bytes;
 use encoding_rs::{DecoderResult, UTF_16BE, UTF_16LE, WINDOWS_1252};
@@ -7,24 +11,20 @@ use crate::model::catalog_error::CatalogError;
 use crate::model::format::Encoding;
 
 /// Decodes one file, chunk by chunk.
-///
-/// What does not say otherwise is UTF-8 until a byte comes that cannot be. If all before it was ASCII, which both write
-/// alike, the file is Windows-1252 from its beginning. If not, some of it is one and some the other, and whichever we took
-/// would garble names without a word: such a file is refused.
 pub(super) struct Decoder {
     encoding: Encoding,
-    /// There was a byte order mark, or a character beyond ASCII that was sound: this is UTF-8 for certain.
+    /// Whether the encoding is certain: there was a byte order mark, or a valid UTF-8 character beyond ASCII.
     certain: bool,
-    /// Does UTF-16 and Windows-1252.
+    /// The decoder of UTF-16 and Windows-1252; `None` for UTF-8.
     decoder: Option<encoding_rs::Decoder>,
-    /// The beginning of a character that the next chunk completes.
+    /// The first bytes of a character that the next chunk completes.
     carry: Bytes,
-    /// Comes after what has been decoded before it.
+    /// The error that follows the text decoded so far.
     problem: Option<CatalogError>,
 }
 
 impl Decoder {
-    /// Begins with the first bytes of a file, and says how many of them are a byte order mark.
+    /// Creates a decoder from the first bytes of a file. Also returns the length of the byte order mark.
     pub(super) fn new(head: &[u8]) -> (Self, usize) {
         let (encoding, mark) = match head {
             [0xef, 0xbb, 0xbf, ..] => (Encoding::Utf8, 3),
@@ -40,22 +40,22 @@ impl Decoder {
         (Self { encoding, certain: mark > 0, decoder, carry: Bytes::new(), problem: None }, mark)
     }
 
-    /// What it has turned out to be, so far.
+    /// The encoding, as far as detected.
     pub(super) fn encoding(&self) -> Encoding {
         self.encoding
     }
 
-    /// Why nothing follows what has been decoded.
+    /// Takes the error that ends decoding, if there is one.
     pub(super) fn problem(&mut self) -> Option<CatalogError> {
         self.problem.take()
     }
 
-    /// Whether nothing follows what has been decoded.
+    /// Whether an error ends decoding.
     pub(super) fn is_stuck(&self) -> bool {
         self.problem.is_some()
     }
 
-    /// The text of a chunk; the last one may be empty.
+    /// Decodes a chunk. The last chunk may be empty.
     pub(super) fn decode(&mut self, chunk: Bytes, last: bool) -> Bytes {
         if self.decoder.is_some() {
             return self.convert(&chunk, last);
@@ -88,7 +88,7 @@ impl Decoder {
 
     fn convert(&mut self, chunk: &[u8], last: bool) -> Bytes {
         let Some(decoder) = &mut self.decoder else { return Bytes::new() };
-        // The most that any of these encodings can need; a capacity that cannot be computed is an input that cannot be held.
+        // The maximum that these encodings can need. It overflows only for an input that does not fit into memory.
         let capacity = decoder.max_utf8_buffer_length_without_replacement(chunk.len()).unwrap_or(0);
         let mut text = vec![0; capacity];
         let (result, _, written) = decoder.decode_to_utf8_without_replacement(chunk, &mut text, last);

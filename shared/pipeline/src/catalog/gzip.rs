@@ -1,4 +1,7 @@
-//! Unpacks gzip, several members included, and stops at bombs.
+//! Unpacks gzip, also files of several members, and refuses decompression bombs.
+//!
+//! Both sides of the decoder are counted. Unpacking stops when the text is too long, or too long for the packed bytes that
+//! were read.
 
 use std::{
     io,
@@ -14,18 +17,19 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use bytes::Bytes;
 
-use super::reader::ReadError;
+use super::read_error::ReadError;
 use crate::{
     model::catalog_error::CatalogError,
     ports::{Body, StoreError},
 };
 
-/// The longest text that a packed file may hold.
+/// The longest text that a packed file may unpack to, in bytes.
 const MAX_UNPACKED_BYTES: u64 = 16 * 1024 * 1024 * 1024;
-/// How much longer than the packed file the text may be. Catalogs reach twenty, gzip's limit is a thousand.
+/// The largest allowed ratio of text to packed bytes. Catalogs reach 20; gzip itself can reach 1,000.
 const MAX_RATIO: u64 = 200;
-/// Texts up to this length may be packed as tightly as they can.
+/// Up to this length in bytes a text may have any ratio.
 const ANY_RATIO_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of text per chunk.
 const CHUNK: usize = 64 * 1024;
 
 pub(super) fn unpack(body: Body<'static>) -> BoxStream<'static, Result<Bytes, ReadError>> {

@@ -1,33 +1,35 @@
-//! The prompt of a row.
+//! Renders the prompt of a row: the vendor's sentences, or a configured minijinja template.
+//!
+//! A template is compiled once per job. Its rendering is limited in instructions, and an unknown column is an error.
 
 use std::sync::Arc;
 
 use minijinja::{Environment, UndefinedBehavior};
 
-/// A row's fields that the vendor's sentence speaks of.
+/// The fields of a row that the vendor's prompt uses.
 #[derive(Debug, Clone, Copy)]
 pub struct PromptFields<'a> {
     /// Product title.
     pub title: &'a str,
-    /// Brand, may be empty.
+    /// Brand; may be empty.
     pub brand: &'a str,
-    /// Style cues, may be empty.
+    /// Style cues; may be empty.
     pub style_tags: &'a str,
 }
 
-/// How prompts are made: the vendor's sentence, or a configured template.
+/// Renders prompts, with the vendor's sentences or with a configured template.
 #[derive(Clone)]
 pub struct Prompt {
     template: Option<Arc<Environment<'static>>>,
 }
 
-/// The template does not work. It is a property of the job, not of a row.
+/// The template cannot be compiled or rendered. This ends the job, because the template is the same for every row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the prompt template cannot be used: {0}")]
 pub struct TemplateError(pub String);
 
 const TEMPLATE: &str = "prompt";
-/// Instructions one rendering may take: a template that loops must not hold up a job of a million rows.
+/// The instructions that one rendering may use. A template that loops must not delay a job of a million rows.
 const FUEL: u64 = 50_000;
 
 impl Prompt {
@@ -35,14 +37,14 @@ impl Prompt {
     pub fn new(template: Option<&str>) -> Result<Self, TemplateError> {
         let Some(template) = template else { return Ok(Self { template: None }) };
         let mut environment = Environment::new();
-        // A misspelt column must be seen at the first row, not be left out of ten thousand prompts.
+        // A misspelt column must fail at the first row, not be left out of ten thousand prompts.
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
         environment.add_template_owned(TEMPLATE, template.to_owned()).map_err(|e| TemplateError(format!("{e:#}")))?;
         Ok(Self { template: Some(Arc::new(environment)) })
     }
 
-    /// Renders the prompt of one row into `text`. A template sees `columns` (original names) and the standard fields.
+    /// Renders the prompt of one row into `text`. A template can use `columns` (original names) and the standard fields.
     pub fn render<'a, 't>(
         &self,
         fields: PromptFields<'_>,
@@ -58,12 +60,12 @@ impl Prompt {
     }
 }
 
-/// How the vendor's sentence begins.
+/// The beginning of the vendor's prompt.
 pub(crate) const OPENING: &str = "E-commerce hero product photo of ";
-/// How it ends.
+/// The end of the vendor's prompt.
 pub(crate) const CLOSING: &str = "Photorealistic, centered composition, clean edges, no watermark, no extra text.";
 
-/// The vendor's sentence. A clause whose field is empty is left out.
+/// Renders the vendor's prompt. A clause whose field is empty is left out.
 fn vendor_prompt<'t>(PromptFields { title, brand, style_tags }: PromptFields<'_>, text: &'t mut String) -> &'t str {
     text.clear();
     for (before, field) in [(OPENING, title), ("Brand identity: ", brand), ("Style cues: ", style_tags)] {
@@ -83,7 +85,7 @@ mod tests {
         PromptFields { title: "Minimalist ceramic mug", brand: "Northline", style_tags: "studio lighting" };
 
     #[test]
-    fn the_vendors_sentence() {
+    fn the_vendors_prompt() {
         let prompt = Prompt::new(None).unwrap();
         assert_eq!(
             prompt.render(MUG, std::iter::empty(), &mut String::new()).unwrap(),

@@ -1,8 +1,11 @@
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::format::Encoding;
+use crate::model::{
+    catalog_error::CatalogError,
+    format::{Compression, Encoding, LineEnding},
+};
 
 type Read = Vec<(u64, Vec<String>)>;
 
@@ -74,7 +77,7 @@ async fn an_unclosed_quote_is_reported_where_it_opened() {
 }
 
 #[tokio::test]
-async fn text_behind_a_closing_quote_is_noticed() {
+async fn text_behind_a_closing_quote_is_reported() {
     for (row, stray) in [
         ("a,\"b\"c,d", true),
         ("a,\"b\" ,d", true),
@@ -135,7 +138,7 @@ async fn a_file_of_two_encodings_is_refused_where_the_second_begins() {
             assert_eq!((&*problem.code, problem.line), ("not_utf8", Some(line)), "{problem} in chunks of {chunk}");
         }
     }
-    // But what was ASCII so far may yet be Windows-1252, however late that shows.
+    // A file that was ASCII so far can still be Windows-1252, however late that appears.
     let late = [format!("sku,title\n{long}").as_bytes(), b"\xe9,z\n"].concat();
     let (records, format) = read_whole(&late, 4_096).await.unwrap();
     assert_eq!((records.last(), format.encoding), (Some(&record(5_002, &["é", "z"])), Encoding::Windows1252));
@@ -147,29 +150,6 @@ async fn a_lone_surrogate_is_not_utf16() {
     bytes.extend([0x00, 0xd8, b'x', 0]);
     let problem = read_whole(&bytes, 3).await.unwrap_err();
     assert_eq!((&*problem.code, problem.line), ("not_utf16", Some(3)));
-}
-
-#[test]
-fn the_delimiter_is_the_one_that_shows_the_columns() {
-    for (header, map, expected) in [
-        ("sku,title,image_url", "", b','),
-        ("sku;title;image_url", "", b';'),
-        ("sku\ttitle\timage_url", "", b'\t'),
-        ("sku|title|image_url", "", b'|'),
-        ("sku|title|image_url|a,b,c,d,e", "", b'|'),
-        ("\"a,b,c,d\";sku;title;image_url", "", b';'),
-        (
-            "Artikel;Name, kurz, lang, sehr lang;Bild",
-            "sku=Artikel;title=Name, kurz, lang, sehr lang;image_url=Bild",
-            b';',
-        ),
-        ("a;b;c,d", "", b';'),
-        ("\"a;b;c;d\",e", "", b','),
-        ("a", "", b','),
-    ] {
-        let map = crate::model::column::parse_column_map(map).unwrap();
-        assert_eq!(delimiter(header.as_bytes(), &map), expected, "{header}");
-    }
 }
 
 async fn gzip(text: &[u8]) -> Vec<u8> {
@@ -200,7 +180,7 @@ async fn gzip_is_unpacked_member_by_member() {
 }
 
 proptest! {
-    /// Whatever the csv crate writes, we read, however the store cuts it.
+    /// Reads everything that the csv crate writes, in chunks of any size.
     #[test]
     fn reads_what_was_written(rows in proptest::collection::vec(proptest::collection::vec("[a-z,\"\r\n ü]{1,8}x", 2..5), 0..6), chunk in 1usize..40) {
         let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());

@@ -1,12 +1,15 @@
-//! From UTF-8 text to records, each bounded in bytes.
+//! Parses UTF-8 text into CSV records of bounded size.
+//!
+//! [`RecordParser`] wraps `csv_core` and does no I/O. It adds three things: the physical line and the byte offset of each
+//! record, limits on bytes and columns, and the detection of text behind a closing quotation mark.
 
 use csv_core::ReadRecordResult;
 
 use crate::model::catalog_error::CatalogError;
 
-/// The longest record, in bytes: what fits into a queue message with its request beside it.
+/// The longest record, in bytes. It must fit into a queue message together with its request.
 pub const MAX_RECORD_BYTES: usize = 128 * 1024;
-/// The most columns; spreadsheets stop at 16,384.
+/// The largest number of columns, which is that of spreadsheets.
 const MAX_COLUMNS: usize = 16_384;
 
 /// One record of the file: the header, or a row.
@@ -14,34 +17,35 @@ const MAX_COLUMNS: usize = 16_384;
 pub struct Record<'a> {
     text: &'a str,
     ends: &'a [usize],
-    /// The physical line on which it begins, from 1.
+    /// The physical line on which the record begins, from 1.
     pub line: u64,
-    /// Where it begins, in bytes from the start of the (unpacked, decoded) text.
+    /// The record's byte offset in the unpacked, decoded text.
     pub byte: u64,
-    /// Text follows a closing quotation mark, so that nobody can say where the field ends.
+    /// Whether text follows a closing quotation mark, so that the end of the field is ambiguous.
     pub stray_quote: bool,
 }
 
 impl<'a> Record<'a> {
-    /// Number of fields.
+    /// The number of fields.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is nothing in it: white space, or what spreadsheets leave of an empty row.
+    /// Whether the record is blank. White space counts as blank, and so does a Ctrl-Z.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.chars().all(|c| c.is_whitespace() || c == CTRL_Z)
     }
 
-    /// Whether there may be a control character in it. Most records hold no byte that could be one, or begin one.
+    /// Whether the record may contain a control character: it has a byte that is one, or that can begin one. Saves most
+    /// records the check of every character.
     #[must_use]
     pub fn may_hold_controls(&self) -> bool {
         any(self.text, |b| b < b' ' || b == 0x7f || b == 0xc2)
     }
 
-    /// One field, unquoted.
+    /// One field, without its quotation marks.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'a str> {
         let end = *self.ends.get(index)?;
@@ -55,52 +59,61 @@ impl<'a> Record<'a> {
         (0..record.len()).filter_map(move |index| record.get(index))
     }
 
-    /// The physical line on which it ends.
+    /// The physical line on which the record ends, from 1.
     #[must_use]
     pub fn last_line(&self) -> u64 {
         self.line + Lines::within(self.text.as_bytes())
     }
 }
 
-/// Whether a text is all printable ASCII.
+/// Whether a text consists of printable ASCII only.
 pub(crate) fn is_plain(text: &str) -> bool {
     !any(text, |b| !matches!(b, b' '..=b'~'))
 }
 
 fn any(text: &str, is: impl Fn(u8) -> bool) -> bool {
-    // To the end, whatever it finds, because the processor does that with many bytes at once.
+    // Without an early return, so that the loop is vectorised.
     text.bytes().fold(false, |found, b| found | is(b))
 }
 
-/// The end of a file, to DOS and to some who still write like it.
+/// The end-of-file character of DOS, which some programs still write.
 pub(super) const CTRL_Z: char = '\u{1a}';
 
-pub(super) enum Step {
-    More,
+/// What the parser found in its input.
+pub(super) enum ParseStep {
+    /// The input is used up, and no record is complete.
+    NeedsInput,
+    /// A record is complete.
     Record,
+    /// The text has ended.
     End,
 }
 
-/// The parser and its one record, without input or output of its own.
-pub(super) struct Records {
+/// Parses records one at a time and holds the current one.
+pub(super) struct RecordParser {
     parser: csv_core::Reader,
-    /// The fields of the current record, one after the other; grows to the longest record seen.
+    /// The fields of the current record without separators. Grows to the longest record so far.
     fields: Vec<u8>,
+    /// How many bytes of `fields` are in use.
     filled: usize,
+    /// Where each field ends in `fields`.
     ends: Vec<usize>,
+    /// How many entries of `ends` are in use.
     fields_ended: usize,
     lines: Lines,
-    quotes: Quotes,
-    /// Between two records: line ends here are blank lines.
+    quotes: QuoteTracker,
+    /// Whether the parser is between two records, where line ends are blank lines.
     between: bool,
+    /// The physical line on which the current record begins.
     line: u64,
-    /// Where the current record begins.
+    /// The byte offset at which the current record begins.
     byte: u64,
+    /// The byte offset of the next input.
     offset: u64,
 }
 
-impl Records {
-    /// Begins at line 1, behind a byte order mark of `offset` bytes.
+impl RecordParser {
+    /// Starts at line 1, after a byte order mark of `offset` bytes.
     pub(super) fn new(delimiter: u8, offset: u64) -> Self {
         Self {
             parser: csv_core::ReaderBuilder::new().delimiter(delimiter).build(),
@@ -109,7 +122,7 @@ impl Records {
             ends: vec![0; 64],
             fields_ended: 0,
             lines: Lines::default(),
-            quotes: Quotes { delimiter, at: Quoting::FieldStart, stray: false },
+            quotes: QuoteTracker { delimiter, at: Quoting::FieldStart, stray: false },
             between: true,
             line: 1,
             byte: offset,
@@ -117,26 +130,26 @@ impl Records {
         }
     }
 
-    /// Where the reading stands: line and byte.
-    pub(super) fn place(&self) -> (u64, u64) {
+    /// The physical line and the byte offset of the next input.
+    pub(super) fn position(&self) -> (u64, u64) {
         (self.lines.current, self.offset)
     }
 
-    /// Passes over text that is no record.
+    /// Advances over text without parsing it.
     pub(super) fn skip(&mut self, bytes: &[u8]) {
         self.lines.count(bytes);
         self.offset += bytes.len() as u64;
     }
 
-    /// Reads on in `input` (empty means the end of the file) up to the end of a record.
-    pub(super) fn read(&mut self, input: &[u8]) -> Result<(usize, Step), CatalogError> {
+    /// Parses `input` up to the end of a record and returns how many bytes it used. An empty input means the end of the file.
+    pub(super) fn read(&mut self, input: &[u8]) -> Result<(usize, ParseStep), CatalogError> {
         let mut used = 0;
         if self.between {
             let blank = input.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
             self.skip(&input[..blank]);
             used = blank;
             if used == input.len() && !input.is_empty() {
-                return Ok((used, Step::More));
+                return Ok((used, ParseStep::NeedsInput));
             }
             self.between = false;
             self.filled = 0;
@@ -162,7 +175,7 @@ impl Records {
             self.filled += written;
             self.fields_ended += ended;
             match result {
-                ReadRecordResult::InputEmpty => return Ok((used, Step::More)),
+                ReadRecordResult::InputEmpty => return Ok((used, ParseStep::NeedsInput)),
                 ReadRecordResult::OutputFull if grow(&mut self.fields, MAX_RECORD_BYTES) => {}
                 ReadRecordResult::OutputFull if self.quotes.at == Quoting::Inside => {
                     return Err(self.unclosed_quote(&format!("no other follows within {MAX_RECORD_BYTES} bytes")));
@@ -179,19 +192,20 @@ impl Records {
                 }
                 ReadRecordResult::Record => {
                     self.between = true;
-                    return Ok((used, Step::Record));
+                    return Ok((used, ParseStep::Record));
                 }
-                ReadRecordResult::End => return Ok((used, Step::End)),
+                ReadRecordResult::End => return Ok((used, ParseStep::End)),
             }
         }
     }
 
-    /// Whether the record is of the kind that [`Record::is_empty`] tells.
+    /// Whether the current record is empty, as in [`Record::is_empty`].
     pub(super) fn is_blank(&self) -> Result<bool, CatalogError> {
         let begins = self.fields[..self.filled].first().is_some_and(u8::is_ascii_graphic);
         Ok(!begins && self.record()?.is_empty())
     }
 
+    /// The current record.
     pub(super) fn record(&self) -> Result<Record<'_>, CatalogError> {
         let bytes = &self.fields[..self.filled];
         // The text was decoded before it was parsed, and the parser cuts at ASCII bytes only.
@@ -201,7 +215,8 @@ impl Records {
         Ok(Record { text, ends, line: self.line, byte: self.byte, stray_quote: self.quotes.stray })
     }
 
-    /// The field that is open began after the last one that ended; only quoted fields hold line ends.
+    /// Reports an open quotation mark with the line on which its field begins. That is after the last complete field, whose
+    /// line ends are all inside quotation marks.
     fn unclosed_quote(&self, how: &str) -> CatalogError {
         let begin = self.fields_ended.checked_sub(1).map_or(0, |last| self.ends[last]);
         let line = self.line + Lines::within(&self.fields[..begin.min(self.filled)]);
@@ -213,31 +228,35 @@ impl Records {
     }
 }
 
-/// Doubles a buffer; `false` where it may not grow any more.
+/// Doubles a buffer up to `limit` elements. Returns `false` if it is already that large.
 fn grow<T: Clone + Default>(buffer: &mut Vec<T>, limit: usize) -> bool {
-    let may = buffer.len() < limit;
+    let may_grow = buffer.len() < limit;
     buffer.resize((buffer.len() * 2).min(limit), T::default());
-    may
+    may_grow
 }
 
-/// Where the raw text stands with regard to quotation marks. The parser reads `"a"b` as it can; we refuse it, because a
-/// forgotten quotation mark makes one row of two in just this way.
-struct Quotes {
+/// Tracks quotation marks in the raw text, to detect text behind a closing one. `csv_core` accepts `"a"b`. It is refused
+/// here, because a forgotten quotation mark joins two rows in just this way.
+struct QuoteTracker {
     delimiter: u8,
     at: Quoting,
+    /// Whether the current record has text behind a closing quotation mark.
     stray: bool,
 }
 
+/// The position in a field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quoting {
     FieldStart,
+    /// In a field without quotation marks.
     Outside,
+    /// Between quotation marks.
     Inside,
-    /// The field is closed, unless another one follows.
+    /// After a quotation mark, which closes the field unless a second one follows.
     AfterQuote,
 }
 
-impl Quotes {
+impl QuoteTracker {
     fn scan(&mut self, bytes: &[u8]) {
         let ends_field = |byte: u8| byte == self.delimiter || matches!(byte, b'\r' | b'\n');
         let mut from = 0;
@@ -273,9 +292,11 @@ impl Quotes {
     }
 }
 
-/// Counts physical lines: LF, CRLF and CR each end one.
+/// Counts physical lines, which end with LF, CRLF or CR.
 struct Lines {
+    /// The current line, from 1.
     current: u64,
+    /// Whether the last byte was a CR, which a LF may follow.
     after_cr: bool,
 }
 
@@ -296,6 +317,7 @@ impl Lines {
         self.after_cr = last == b'\r';
     }
 
+    /// The number of line ends in a text.
     fn within(bytes: &[u8]) -> u64 {
         let mut lines = Self::default();
         lines.count(bytes);

@@ -1,4 +1,7 @@
-//! From a record to a request, or to the reason why not.
+//! Validates the rows of a catalog: each record becomes a request, or the reason why the row is rejected.
+//!
+//! [`Validator`] first checks a row by itself (shape, required fields, characters, addresses), then renders its request, then
+//! compares it with the rows before it: a SKU may repeat only with the same request. It remembers every SKU and nothing else.
 
 use std::{
     borrow::Cow,
@@ -19,70 +22,73 @@ use crate::{
     },
     model::{
         catalog_error::CatalogError, column::Column, defaults::Defaults, json, message::MAX_ROW_BYTES,
-        request::Request, spreadsheet,
+        request::Request, spreadsheet, text::shorten,
     },
 };
 
-/// A row and what is to be done with it. Borrowed, because this is what the splitter does millions of times, twice.
+/// The longest cell that a message quotes, in bytes.
+const MAX_EXCERPT_BYTES: usize = 63;
+
+/// A validated row. It borrows everything, because the splitter validates millions of rows, twice.
 pub struct Validated<'a> {
-    /// Its original columns.
+    /// The row's original columns.
     pub input: Input<'a>,
-    /// Whether it will be generated.
+    /// The request to generate, or why the row is rejected.
     pub verdict: Result<Accepted<'a>, Rejected>,
 }
 
-/// A row that will be generated.
+/// A valid row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted<'a> {
-    /// Canonical product key.
+    /// Canonical product key, as in the file.
     pub sku: &'a str,
     /// The complete API request.
     pub request: Request<Cow<'a, str>>,
 }
 
-/// A row that will not, and why. Becomes a failed result.
+/// A rejected row. It becomes a failed result without a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// The SKU as far as it could be read.
+    /// Canonical product key, as far as it could be read.
     pub sku: String,
-    /// A word for machines.
+    /// Machine-readable code, for example `duplicate_sku`.
     pub code: &'static str,
-    /// Line, column, what is wrong and what to do.
+    /// Line, column, what is wrong and what to do about it, for people.
     pub message: String,
 }
 
-/// Judges the rows of one catalog, in order. Remembers every SKU, nothing else.
+/// Validates the rows of one catalog, in order.
 pub struct Validator {
     columns: Columns,
     defaults: Defaults,
     prompt: Prompt,
-    /// The product of the row before, where rows may go on with it.
+    /// The product of the record before, which the next record may continue.
     product: String,
-    /// Where the prompt of the row at hand is written.
+    /// Buffer for the prompt of the current row.
     text: String,
-    seen: Seen,
+    skus: SkuIndex,
 }
 
-/// The first row of every SKU. A plain map of these would take up to 60 bytes a row, and half as much again whenever it
-/// grows; this takes 24 for what is known of a row and 6 to 12 for finding it.
+/// The first row of every SKU. A plain map would take up to 60 bytes per row, and half as much again while it grows. This
+/// takes 24 bytes for each row and 6 to 12 for its hash table slot.
 #[derive(Default)]
-struct Seen {
-    firsts: Vec<First>,
-    /// Where in `firsts` a SKU stands.
-    places: HashTable<u32>,
+struct SkuIndex {
+    rows: Vec<FirstRow>,
+    /// Positions in `rows`, by the SKU's hash.
+    slots: HashTable<u32>,
 }
 
 /// The first row with a SKU.
-struct First {
+struct FirstRow {
     sku: SkuHash,
-    /// Line numbers beyond 32 bits are reported as the last one; the row limit comes first.
+    /// Physical line. Numbers beyond 32 bits are stored as the largest one; the row limit is far below.
     line: u32,
-    /// Only tells "again the same" from "another": a false "same" costs nothing, since each row keeps its fingerprint.
+    /// Hash of the request, to detect another request. A collision costs nothing, because each row keeps its own fingerprint.
     request: [u8; 8],
 }
 
-/// Were two SKUs alike in these 96 bits, the second row would be rejected as a repetition of the first; among ten million
-/// SKUs that happens by chance once in 10^15 files.
+/// 96 bits of a SKU's hash. If two SKUs had the same bits, the second row would be rejected as a repetition of the first. For
+/// ten million SKUs that happens by chance in one of 10^15 files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct SkuHash([u32; 3]);
 
@@ -92,86 +98,86 @@ impl SkuHash {
         Self([low as u32, (low >> 32) as u32, high as u32])
     }
 
-    /// A hash needs no hashing.
-    fn slot(&self) -> u64 {
+    /// 64 of the bits, as the hash for the table.
+    fn table_hash(&self) -> u64 {
         u64::from(self.0[1]) << 32 | u64::from(self.0[0])
     }
 }
 
-/// The same in every process, so that whoever reads a file again judges it alike.
+/// A hash that is the same in every process, so that validating a file again gives the same verdicts.
 fn hash(seed: u64, value: &(impl Hash + ?Sized)) -> u64 {
     FixedState::with_seed(seed).hash_one(value)
 }
 
-impl Seen {
-    /// The line of an earlier row with this SKU and another request.
-    fn first_other(&mut self, sku: &str, request: &Request<Cow<'_, str>>, line: u64) -> Option<u32> {
+impl SkuIndex {
+    /// Registers a row. Returns the line of an earlier row that has the SKU with another request.
+    fn conflicting_line(&mut self, sku: &str, request: &Request<Cow<'_, str>>, line: u64) -> Option<u32> {
         let (sku, request) = (SkuHash::of(sku), hash(0, request).to_le_bytes());
-        let Self { firsts, places } = self;
-        if let Some(&place) = places.find(sku.slot(), |&place| firsts[place as usize].sku == sku) {
-            let first = &firsts[place as usize];
+        let Self { rows, slots } = self;
+        if let Some(&at) = slots.find(sku.table_hash(), |&at| rows[at as usize].sku == sku) {
+            let first = &rows[at as usize];
             return (first.request != request).then_some(first.line);
         }
-        places.insert_unique(sku.slot(), firsts.len() as u32, |&place| firsts[place as usize].sku.slot());
-        firsts.push(First { sku, line: u32::try_from(line).unwrap_or(u32::MAX), request });
+        slots.insert_unique(sku.table_hash(), rows.len() as u32, |&at| rows[at as usize].sku.table_hash());
+        rows.push(FirstRow { sku, line: u32::try_from(line).unwrap_or(u32::MAX), request });
         None
     }
 }
 
 impl Validator {
-    /// Begins a catalog with its header.
+    /// Creates a validator for the catalog with this header.
     pub fn new(columns: Columns, defaults: Defaults) -> Result<Self, CatalogError> {
         let prompt = Prompt::new(defaults.prompt_template.as_deref())
             .map_err(|error| CatalogError::new("template_error", error.to_string()))?;
-        Ok(Self { columns, defaults, prompt, product: String::new(), text: String::new(), seen: Seen::default() })
+        Ok(Self { columns, defaults, prompt, product: String::new(), text: String::new(), skus: SkuIndex::default() })
     }
 
-    /// The header.
+    /// The detected columns.
     #[must_use]
     pub fn columns(&self) -> &Columns {
         &self.columns
     }
 
-    /// Whether the next record only goes on with the product above (another variant, another picture). Such a record is
-    /// no row: it is neither numbered nor judged.
+    /// Whether the next record only continues the product above, as another variant or another image. Such a record does not
+    /// count as a row and is not validated.
     pub fn continues(&mut self, record: &Record<'_>) -> bool {
         self.columns.continues(record, &mut self.product)
     }
 
-    /// Judges the next row. The error ends the file: a prompt template that fails on a row fails on the job.
-    pub fn judge<'a>(&'a mut self, record: Record<'a>) -> Result<Validated<'a>, CatalogError> {
-        let Self { columns, defaults, prompt, text, seen, .. } = self;
-        let row = Row { columns, record, sku: columns.get(&record, Column::Sku) };
+    /// Validates the next row. An error ends the whole file: a prompt template that fails for one row fails the job.
+    pub fn validate<'a>(&'a mut self, record: Record<'a>) -> Result<Validated<'a>, CatalogError> {
+        let Self { columns, defaults, prompt, text, skus, .. } = self;
+        let row = CatalogRow { columns, record, sku: columns.get(&record, Column::Sku) };
         let verdict = match row.check(defaults) {
             Err(rejected) => Err(rejected),
             Ok(n) => {
                 let request = row.request(n, defaults, row.prompt(prompt, text)?);
-                row.check_among_others(&request, seen).map(|()| Accepted { sku: row.sku, request })
+                row.check_size_and_sku(&request, skus).map(|()| Accepted { sku: row.sku, request })
             }
         };
         Ok(Validated { input: Input { columns, record }, verdict })
     }
 }
 
-/// The row at hand.
-struct Row<'a> {
+/// The row that is being validated.
+struct CatalogRow<'a> {
     columns: &'a Columns,
     record: Record<'a>,
     sku: &'a str,
 }
 
-impl<'a> Row<'a> {
+impl<'a> CatalogRow<'a> {
     fn get(&self, column: Column) -> &'a str {
         self.columns.get(&self.record, column)
     }
 
     fn reject(&self, code: &'static str, column: Option<Column>, what: impl Display) -> Rejected {
-        let column = column.map(|c| format!(", column {}", self.columns.called(c))).unwrap_or_default();
+        let column = column.map(|c| format!(", column {}", self.columns.display_name(c))).unwrap_or_default();
         let message = format!("line {}{column}: {what}", self.record.line);
         Rejected { sku: self.sku.to_owned(), code, message }
     }
 
-    /// What can be said of the row by itself; answers with its number of pictures.
+    /// Checks what depends on the row alone. Returns the number of images.
     fn check(&self, defaults: &Defaults) -> Result<u8, Rejected> {
         self.check_shape()?;
         for column in Column::REQUIRED {
@@ -193,6 +199,7 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// Checks quotation marks and the number of fields.
     fn check_shape(&self) -> Result<(), Rejected> {
         let (found, expected) = (self.record.len(), self.columns.names.len());
         let spans = || match self.record.last_line() {
@@ -233,15 +240,14 @@ impl<'a> Row<'a> {
         Ok(())
     }
 
-    /// What can be said of it beside the rows before it, and beside a queue's limits.
-    fn check_among_others(&self, request: &Request<Cow<'_, str>>, seen: &mut Seen) -> Result<(), Rejected> {
+    /// Checks the size of the row's message, and the SKU against the rows before.
+    fn check_size_and_sku(&self, request: &Request<Cow<'_, str>>, skus: &mut SkuIndex) -> Result<(), Rejected> {
         if worst_case_bytes(&self.record, &self.columns.names, request) > MAX_ROW_BYTES {
             let what = "the row is too large for a queue message; shorten its texts";
             return Err(self.reject("row_too_large", None, what));
         }
-        let Some(line) = seen.first_other(self.sku, request, self.record.line) else { return Ok(()) };
-        let what =
-            format!("`{}` stands in line {line} already, with another request; keep one of them", excerpt(self.sku));
+        let Some(line) = skus.conflicting_line(self.sku, request, self.record.line) else { return Ok(()) };
+        let what = format!("line {line} already has `{}`, with another request; keep one of them", excerpt(self.sku));
         Err(self.reject("duplicate_sku", Some(Column::Sku), what))
     }
 
@@ -272,7 +278,7 @@ impl<'a> Row<'a> {
             quality: or(Column::Quality, &defaults.quality),
             n,
             background: own(Column::Background).or(defaults.background.as_deref()).map(Cow::Borrowed),
-            // Both, so that a new revision for the whole file also renews the rows that name their own.
+            // Both, so that a new revision for the whole file also regenerates the rows that have their own.
             revision: match (defaults.revision.as_deref(), own(Column::Revision)) {
                 (Some(default), Some(own)) => Some(Cow::Owned(format!("{default}/{own}"))),
                 (default, own) => own.or(default).map(Cow::Borrowed),
@@ -281,7 +287,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The original columns of a row, for `failed.csv` and whoever looks at a message. Fields beyond the header get numbers.
+/// The original columns of a row, for `failed.csv` and for people who read a message. Fields beyond the header are numbered.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
     columns: &'a Columns,
@@ -295,7 +301,7 @@ impl<'a> Input<'a> {
         names.chain(beyond).zip(self.columns.fields(&self.record))
     }
 
-    /// As a result keeps them.
+    /// The columns as a JSON object, as in a result.
     #[must_use]
     pub fn to_map(self) -> Map<String, Value> {
         self.pairs().map(|(name, field)| (name.into_owned(), Value::from(field))).collect()
@@ -308,16 +314,16 @@ impl Serialize for Input<'_> {
     }
 }
 
-/// Line ends and tabs are text; no program means the others.
+/// Whether a field must not contain this control character. Tabs and line ends are allowed.
 fn is_forbidden(c: &char) -> bool {
     c.is_control() && !matches!(c, '\t' | '\r' | '\n')
 }
 
-/// A SKU is taken as it is or not at all: two that differ in case or in the form of an accent are two.
+/// Checks a SKU. It is never normalised: two SKUs that differ in case or in the form of an accent are different.
 fn check_sku(sku: &str) -> Result<(), (&'static str, String)> {
-    let hidden = || sku.chars().find(|&c| c.is_control() || is_deceptive(c));
+    let invisible = || sku.chars().find(|&c| c.is_control() || is_deceptive(c));
     if !is_plain(sku)
-        && let Some(c) = hidden()
+        && let Some(c) = invisible()
     {
         return Err((
             "invalid_sku",
@@ -340,14 +346,14 @@ fn check_sku(sku: &str) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-/// Has no width, turns the reading direction of what stands around it, or is no character at all. The joiners are not
-/// among them: scripts and emoji need them.
+/// Whether a character has no width, changes the reading direction of the text around it, or is a noncharacter. Joiners are
+/// allowed, because scripts and emoji need them.
 fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
         || u32::from(c) & 0xfffe == 0xfffe
 }
 
-/// `1.23457E+12`, as Excel shows and saves what had more digits; `#N/A`, `#REF!`.
+/// Whether a spreadsheet has replaced the SKU: with `1.23457E+12` for a long number, or with an error such as `#N/A`.
 fn is_mangled(sku: &str) -> bool {
     const ERRORS: [&str; 7] = ["#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!"];
     let number = sku.split_once('E').and_then(|(mantissa, exponent)| Some((mantissa, exponent.strip_prefix('+')?)));
@@ -357,6 +363,7 @@ fn is_mangled(sku: &str) -> bool {
     whole.len() == 1 && digits(whole) && digits(fraction) && (2..=3).contains(&exponent.len()) && digits(exponent)
 }
 
+/// Checks that the photo's address is an absolute http(s) URL without credentials and white space.
 fn check_image_url(url: &str) -> Result<(), &'static str> {
     let Some((scheme, rest)) = url.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?)))
     else {
@@ -378,17 +385,12 @@ fn check_image_url(url: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The beginning of a text, for messages.
-fn excerpt(text: &str) -> String {
-    let mut chars = text.chars();
-    let mut start: String = chars.by_ref().take(60).collect();
-    if chars.next().is_some() {
-        start.push('…');
-    }
-    start
+/// The beginning of a cell, for messages.
+fn excerpt(cell: &str) -> String {
+    shorten(cell.to_owned(), MAX_EXCERPT_BYTES)
 }
 
-/// An upper bound of a row's body, cheap enough for every row: JSON makes at most six bytes of one.
+/// An upper bound of the size of a row's message, in bytes. Cheap enough for every row: JSON escapes one byte as at most six.
 pub(crate) fn worst_case_bytes(record: &Record<'_>, names: &[String], request: &Request<Cow<'_, str>>) -> usize {
     let input: usize =
         record.fields().map(str::len).sum::<usize>() + names.iter().map(|name| name.len() + 6).sum::<usize>();
@@ -396,7 +398,7 @@ pub(crate) fn worst_case_bytes(record: &Record<'_>, names: &[String], request: &
     if bound <= MAX_ROW_BYTES {
         return bound;
     }
-    // Rare: measure what the bound only feared.
+    // Rare, so the exact size may cost more.
     let fields: usize = record.fields().map(|field| json::to_vec(field).len() + 1).sum();
     fields
         + names.iter().map(|n| json::to_vec(n.as_str()).len() + 1).sum::<usize>()

@@ -1,4 +1,6 @@
-//! Whose fault a failed call is, and what follows. One table; docs/errors.md shows the same one.
+//! Classifies failed calls: who is at fault, and what the generator does next.
+//!
+//! The error code in the body decides first, then the HTTP status. docs/errors.md shows the same table.
 
 use std::time::Duration;
 
@@ -9,17 +11,17 @@ use crate::ports::ApiError;
 pub enum Verdict {
     /// Fail the row now.
     Row,
-    /// Call again, up to the limit; not before this long.
+    /// Call again up to the limit, after this long at the earliest.
     Transient(Option<Duration>),
-    /// Slow down and call again; uses up no attempt.
+    /// Suspend calls for this long, then call again. Does not count as an attempt.
     Throttled(Option<Duration>),
-    /// The account is not well: no row should be called for now.
+    /// The account cannot be used: suspend calls for all rows.
     Account,
-    /// It may have been billed: count it, then call again up to the limit.
+    /// The call may have been billed: count it, then call again up to the limit.
     Unknown,
 }
 
-/// Decided by `error.code` first: providers do not agree on the status (an empty balance is 402 or 429).
+/// Verdicts by `error.code`. The code comes first, because providers use different statuses: an empty balance is 402 or 429.
 const BY_CODE: &[(&str, Verdict)] = &[
     ("insufficient_quota", Verdict::Account),
     ("insufficient_credits", Verdict::Account),
@@ -38,20 +40,20 @@ const BY_CODE: &[(&str, Verdict)] = &[
     ("overloaded", Verdict::Transient(None)),
 ];
 
-/// By status, where the code says nothing.
+/// The verdict by HTTP status, for codes that are not in the table.
 fn by_status(status: u16) -> Verdict {
     match status {
         401..=403 => Verdict::Account,
         408 | 409 | 425 => Verdict::Transient(None),
         429 => Verdict::Throttled(None),
         400..=499 => Verdict::Row,
-        // A redirect means that the base URL is wrong: no row is to blame.
+        // A redirect means that the base URL is wrong, which is no row's fault.
         300..=399 => Verdict::Account,
         _ => Verdict::Transient(None),
     }
 }
 
-/// What follows from a failed call.
+/// The verdict on a failed call.
 #[must_use]
 pub fn verdict(error: &ApiError) -> Verdict {
     match error {
@@ -69,7 +71,7 @@ pub fn verdict(error: &ApiError) -> Verdict {
     }
 }
 
-/// The word for machines that a failed call leaves in the result.
+/// The `error_code` that a failed call gives its result.
 #[must_use]
 pub fn error_code(error: &ApiError) -> String {
     match error {

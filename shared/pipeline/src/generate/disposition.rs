@@ -1,14 +1,14 @@
-//! What the queue is told about a message.
+//! The result of handling one message: acknowledge it, or let it come back.
 
 use std::time::Duration;
 
 use crate::ports::{QueueError, StoreError};
 
-/// What becomes of a message.
+/// What the queue does with a message.
 pub(super) enum Disposition {
     /// Acknowledge: the result is stored.
     Ack,
-    /// It must come back after this long.
+    /// Let the message come back after this long.
     RetryAfter(Duration),
 }
 

@@ -1,4 +1,7 @@
-//! Builds the failures that rows end with: for people a sentence, for machines a code and a class.
+//! Builds the failures of rows: a sentence for people, a code and a class for machines.
+//!
+//! A failure comes from a failed call or from packshot itself. It is stored in the ledger, in the row's result and in the
+//! attributes of the retry queue's message.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +17,7 @@ use crate::{
 /// The longest error text and error code that a result keeps, in bytes.
 pub(super) const MAX_ERROR_BYTES: usize = 2 * 1024;
 
-/// A failure without an answer of the API.
+/// The failure of a row for a reason of packshot's own, without an answer of the API.
 pub(super) fn own(row: u64, now: Timestamp, code: &str, class: ErrorClass, error: String) -> Failure {
     Failure {
         row,
@@ -27,7 +30,7 @@ pub(super) fn own(row: u64, now: Timestamp, code: &str, class: ErrorClass, error
     }
 }
 
-/// The failure of a call.
+/// The failure of a row because of a failed call.
 pub(super) fn of_call(row: u64, now: Timestamp, error: &ApiError, class: ErrorClass, latency_ms: u64) -> Failure {
     let http_status = match error {
         ApiError::Answered { status, .. } => Some(*status),
@@ -38,26 +41,26 @@ pub(super) fn of_call(row: u64, now: Timestamp, error: &ApiError, class: ErrorCl
     Failure { http_status, latency_ms: Some(latency_ms), ..own(row, now, &code_of(error), class, text) }
 }
 
-/// The failure of a call whose outcome stays unknown; the sentence quotes what came last.
+/// The failure of a row because the outcome of its last call is unknown. The sentence quotes the last error.
 pub(super) fn of_unknown_outcome(row: u64, now: Timestamp, error: &ApiError, latency_ms: u64) -> Failure {
     let last = of_call(row, now, error, ErrorClass::Unknown, latency_ms);
     let text = format!("{} (the call may have been billed; redrive the row to call again)", last.error);
-    // The code of an answer without an image is known. Only where no answer came does the outcome itself stay unknown.
+    // An answer without an image has a code of its own. Only if no answer came, the outcome itself is unknown.
     let code = if last.http_status.is_some() { last.error_code } else { "outcome_unknown".into() };
     Failure { error: text, error_code: code, ..last }
 }
 
-/// The code that a result and the breaker keep. The API chooses it, so its length is limited.
+/// The code of a failed call, for the result and the breaker. Its length is limited, because the API chooses it.
 pub(super) fn code_of(error: &ApiError) -> String {
     shorten(classify::error_code(error), MAX_ERROR_BYTES)
 }
 
-/// A failure that ends the current series of an entry.
+/// The failure that ends an entry's current round.
 pub(super) fn ends(failure: Failure, entry: &Entry) -> TerminalFailure {
     TerminalFailure { failure, round: entry.series.round, calls: entry.calls, unknown: entry.unknown }
 }
 
-/// A failure before any call of this round.
+/// The failure of a row before any call in its round.
 pub(super) fn before_any_call(failure: Failure, message: &RowMessage) -> TerminalFailure {
     TerminalFailure { failure, round: message.round, calls: 0, unknown: 0 }
 }
@@ -65,7 +68,7 @@ pub(super) fn before_any_call(failure: Failure, message: &RowMessage) -> Termina
 /// The attributes of a message in the retry queue.
 pub(super) fn attributes(code: &str, class: ErrorClass) -> BTreeMap<&'static str, String> {
     let class = class.as_str().to_owned();
-    // SQS refuses these characters, and an empty value.
+    // SQS refuses these characters and empty values.
     let mut code: String = code.chars().filter(|c| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')).collect();
     if code.is_empty() {
         code = "unnamed".to_owned();

@@ -1,8 +1,8 @@
-//! The ledger's entry of one fingerprint, as one row reads and changes it.
+//! Reads and writes the ledger's entry of one fingerprint on behalf of one row.
 //!
 //! Every write is conditional, so of two workers one loses and reads again. The answer to a write can be lost, and a request
-//! that was repeated below the port can meet its own success: [`FingerprintLedger::write`] finds out whether a write took
-//! effect before the row goes on.
+//! that the adapter repeated can fail against its own first attempt. [`FingerprintLedger::write`] therefore finds out whether
+//! a write took effect before the row continues.
 
 use std::time::Duration;
 
@@ -20,25 +20,26 @@ use crate::{
     storage::{self, Versioned},
 };
 
-/// Tries of one write whose effect must become known, beyond the store's own repeats: nothing is worth more.
+/// Attempts of one write whose effect must become known, in addition to the store's own repeats. Worth many attempts, because
+/// money depends on it.
 const WRITE_TRIES: usize = 8;
-/// The first wait after a write of an outcome that did not happen; doubles.
+/// The first wait after an outcome could not be written; doubles.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// What a read of the ledger found.
+/// The ledger as it was read.
 #[expect(clippy::large_enum_variant, reason = "one at a time, for a moment, on the stack")]
 pub(super) enum LedgerRead {
-    /// The entry, or that there is none.
+    /// The entry, or `None` if there is none.
     Entry(Option<Versioned<Entry>>),
-    /// An object that this version does not understand and must not touch, as the failure of the row.
+    /// The failure of the row, because this version does not understand the object and must not change it.
     Unreadable(Failure),
 }
 
-/// What came of an attempt to claim.
+/// The outcome of an attempt to claim.
 pub(super) enum ClaimOutcome {
-    /// The claim is ours, and a call that starts now ends within its lease and before the deadline.
+    /// The claim is written, and a call that starts now ends within its lease and before the deadline.
     Claimed(ActiveClaim),
-    /// It is not; the ledger as read afterwards.
+    /// There is no claim; the ledger as read afterwards.
     NotClaimed(LedgerRead),
 }
 
@@ -49,40 +50,41 @@ pub(super) struct ActiveClaim {
     claim: Claim,
 }
 
-/// What came of a write.
+/// The outcome of a write.
 #[expect(clippy::large_enum_variant, reason = "one at a time, for a moment, on the stack")]
 pub(super) enum WriteOutcome {
-    /// It took effect, and the object has this ETag.
+    /// The write took effect, and the object has this ETag.
     Landed(Etag),
-    /// Another write was first, or followed ours at once; the ledger as read after it.
+    /// Another write came first, or followed at once; the ledger as read after it.
     Overtaken(LedgerRead),
 }
 
+/// The ledger's entry of one row's fingerprint.
 pub(super) struct FingerprintLedger<'a> {
     invocation: Invocation<'a>,
     message: &'a RowMessage,
-    asker: Requester,
+    requester: Requester,
     key: String,
 }
 
 impl<'a> FingerprintLedger<'a> {
     pub(super) fn new(invocation: Invocation<'a>, message: &'a RowMessage) -> Self {
-        let asker = Requester {
+        let requester = Requester {
             series: RetryScope { job: message.job.clone(), round: message.round },
             row: message.row,
             worker: invocation.worker.id.clone(),
         };
-        Self { invocation, message, asker, key: keys::ledger(&message.fingerprint) }
+        Self { invocation, message, requester, key: keys::ledger(&message.fingerprint) }
     }
 
-    /// On whose behalf this row asks.
-    pub(super) fn asker(&self) -> &Requester {
-        &self.asker
+    /// The requester that this row is.
+    pub(super) fn requester(&self) -> &Requester {
+        &self.requester
     }
 
-    /// An entry for a fingerprint that has none.
+    /// A new entry, for a fingerprint that has none.
     pub(super) fn new_entry(&self) -> Entry {
-        Entry::new(self.message.fingerprint.clone(), self.asker.series.clone())
+        Entry::new(self.message.fingerprint.clone(), self.requester.series.clone())
     }
 
     pub(super) async fn read(&self) -> Result<LedgerRead, StoreError> {
@@ -104,8 +106,8 @@ impl<'a> FingerprintLedger<'a> {
         Ok(LedgerRead::Unreadable(failure))
     }
 
-    /// Writes a claim into `entry`, which was read with this ETag. `died` says that the entry counts the call of a dead
-    /// worker. A claim whose write took so long that the call would outlive it is given back.
+    /// Adds a claim to `entry` and writes it over the object that was read with this ETag. `died` says that the entry counts
+    /// the call of a dead worker. If the write took so long that a call could outlive the lease, releases the claim again.
     pub(super) async fn claim(
         &self,
         mut entry: Entry,
@@ -134,7 +136,7 @@ impl<'a> FingerprintLedger<'a> {
         Ok(ClaimOutcome::NotClaimed(self.read().await?))
     }
 
-    /// Gives a claim back with its counters, so that a death from here on is not an unknown outcome.
+    /// Releases a claim with its counters, so that a crash from here on is not an unknown outcome.
     pub(super) async fn release(
         &self,
         active: ActiveClaim,
@@ -147,7 +149,7 @@ impl<'a> FingerprintLedger<'a> {
         })
     }
 
-    /// Writes another state over our own claim; returns the entry as written.
+    /// Writes another state over the row's own claim. Also returns the entry as written.
     pub(super) async fn replace(
         &self,
         active: ActiveClaim,
@@ -163,9 +165,9 @@ impl<'a> FingerprintLedger<'a> {
     }
 
     /// Writes `next` over the entry that was read as `etag`, or over `own` claim, and finds out whether the write took
-    /// effect. While the object is as it was, the same write is repeated, because the first may still be under way: left
-    /// open, it could claim or count later, when no worker knows of it. A write that `counts` an unknown outcome records the
-    /// metric here, where its effect is known, so that the metric counts what the ledger counts.
+    /// effect. While the object is unchanged, the same write is repeated, because the first one may still be in flight: if it
+    /// took effect later, it would claim or count without any worker knowing of it. If `counts`, the write counts an unknown
+    /// outcome. Its metric is recorded here, where the effect is known, so that metric and ledger agree.
     pub(super) async fn write(
         &self,
         next: &mut Entry,
@@ -187,7 +189,7 @@ impl<'a> FingerprintLedger<'a> {
                     record(true);
                     return Ok(WriteOutcome::Landed(etag));
                 }
-                // It did not happen, and no earlier try is in doubt.
+                // The write did not happen, and no earlier attempt is in doubt.
                 Err(error @ (StoreError::Unavailable { .. } | StoreError::Refused { .. })) if last.is_none() => {
                     return Err(error.into());
                 }
@@ -204,11 +206,11 @@ impl<'a> FingerprintLedger<'a> {
                 LedgerRead::Entry(Some(Versioned { value, etag }))
                     if own.is_some_and(|claim| value.is_claimed_by(&claim.nonce)) =>
                 {
-                    // A worker of another job whose claim looked dead may have recorded its outcome there.
+                    // A worker of another job whose claim had expired may have recorded its outcome there.
                     next.others = value.others;
                     precondition = Precondition::Matches(etag);
                 }
-                LedgerRead::Entry(Some(Versioned { value, etag })) if value.begins_as(next) => {
+                LedgerRead::Entry(Some(Versioned { value, etag })) if value.is_as_written(next) => {
                     record(true);
                     next.others = value.others;
                     return Ok(WriteOutcome::Landed(etag));
@@ -218,7 +220,7 @@ impl<'a> FingerprintLedger<'a> {
                 LedgerRead::Entry(None) if precondition == Precondition::Absent => {}
                 read => {
                     if let LedgerRead::Entry(Some(Versioned { value, .. })) = &read {
-                        record(value.follows(next, own, ports.clock.now()));
+                        record(value.proves_effect_of(next, own, ports.clock.now()));
                     }
                     return Ok(WriteOutcome::Overtaken(read));
                 }
@@ -227,15 +229,15 @@ impl<'a> FingerprintLedger<'a> {
         Err(last.unwrap_or_else(|| not_tried(&self.key)).into())
     }
 
-    /// Records a paid outcome, whatever happened to the claim meanwhile. Returns the outcome that the ledger holds in the
-    /// end, with its counters.
+    /// Records a paid outcome, even if another worker has replaced the claim meanwhile. Returns the outcome that the ledger
+    /// then holds, with its counters.
     pub(super) async fn record_outcome(
         &self,
         active: ActiveClaim,
         outcome: &Outcome,
     ) -> Result<PaidOutcome, StoreError> {
         let ports = self.invocation.ports;
-        let mut next = active.entry.with_outcome(&self.asker.series, outcome.clone());
+        let mut next = active.entry.with_outcome(&self.requester.series, outcome.clone());
         let mut precondition = Precondition::Matches(active.etag);
         let mut last = not_tried(&self.key);
         for tried in 0..WRITE_TRIES {
@@ -254,9 +256,9 @@ impl<'a> FingerprintLedger<'a> {
                     if let Some(theirs) = current.outcome_for(job, now, self.invocation.settings.reuse) {
                         return Ok(theirs);
                     }
-                    // A worker that took this claim for dead has counted it. The outcome known here is better than the
-                    // one that it is about to learn.
-                    next = current.with_outcome(&self.asker.series, outcome.clone());
+                    // A worker that considers this claim dead has counted it as unknown. The outcome is known here, so it
+                    // is recorded for this job beside that worker's claim.
+                    next = current.with_outcome(&self.requester.series, outcome.clone());
                     precondition = Precondition::Matches(etag);
                 }
                 Ok(LedgerRead::Entry(None)) => precondition = Precondition::Absent,
@@ -267,8 +269,8 @@ impl<'a> FingerprintLedger<'a> {
         Err(last)
     }
 
-    /// Adds the kept images to a recorded outcome. It only saves another row the fetching, so one try is enough and its loss
-    /// is not reported.
+    /// Adds the kept images to a recorded outcome. This only saves other rows the fetching, so one attempt is enough and a
+    /// failed one is not reported.
     pub(super) async fn record_assets(&self, outcome: &Outcome) {
         if let Ok(LedgerRead::Entry(Some(Versioned { value: mut entry, etag }))) = self.read().await
             && matches!(&entry.state, State::Completed(paid) if paid.request_id == outcome.request_id)

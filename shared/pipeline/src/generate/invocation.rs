@@ -1,4 +1,6 @@
-//! One invocation of the generator: how much time is left, and whether a call of the API may start now.
+//! One invocation of the generator: the time left until its deadline, and the admission of calls.
+//!
+//! A call is admitted if it can end before the deadline, if the rate limit allows it, and if the breaker does.
 
 use std::time::Duration;
 
@@ -7,42 +9,41 @@ use jiff::Timestamp;
 use super::{breaker::BreakerDecision, disposition::GenerateError, worker::Worker};
 use crate::{ports::Ports, settings::GenerateSettings};
 
-/// What recording, keeping images and writing a result may take after a call. An invocation must be longer than a call and
-/// this.
+/// Time for recording, keeping images and writing a result after a call. An invocation must be longer than a call plus this.
 pub const AFTER_CALL: Duration = Duration::from_secs(30);
-/// How much longer than a call a claim lives: what the writes around the call may take.
+/// How much longer than a call its lease is: time for the writes before and after the call.
 pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
-/// What all messages of one batch share.
+/// The context that all messages of one batch share.
 #[derive(Clone, Copy)]
 pub(super) struct Invocation<'a> {
     pub(super) ports: &'a Ports,
     pub(super) settings: &'a GenerateSettings,
     pub(super) worker: &'a Worker,
-    /// The host ends the process then.
+    /// When the host ends the process.
     pub(super) deadline: Timestamp,
 }
 
-/// Whether a call may start.
+/// Whether a call may start now.
 pub(super) enum Admission {
-    /// It may.
+    /// The call may start.
     Call {
-        /// The breaker is open, and this call tests it.
+        /// Whether the breaker is open and this call probes the account.
         probe: bool,
     },
-    /// Not for this long: too little time is left, or the rate or the API's own pause does not allow it.
+    /// Not for this long: too little time is left, or the rate limit or a pause after a 429 does not allow it.
     Later(Duration),
     /// Not for this long, because the breaker is open.
     BreakerOpen(Duration),
 }
 
 impl Invocation<'_> {
-    /// Time until the deadline.
+    /// The time until the deadline.
     pub(super) fn left(self) -> Duration {
         Duration::try_from(self.deadline.duration_since(self.ports.clock.now())).unwrap_or(Duration::ZERO)
     }
 
-    /// Whether a call that begins after `wait` ends before the deadline.
+    /// Whether a call that starts after `wait` ends before the deadline.
     pub(super) fn fits(self, wait: Duration) -> bool {
         wait.saturating_add(self.settings.request_timeout).saturating_add(AFTER_CALL) <= self.left()
     }
@@ -53,7 +54,7 @@ impl Invocation<'_> {
         Duration::from_nanos(self.ports.clock.random().checked_rem(nanos.saturating_add(1)).unwrap_or(0))
     }
 
-    /// Waits until a call may start. Does not wait beyond the last moment at which a call could still end in time.
+    /// Waits until a call may start, but not so long that the call could no longer end in time.
     pub(super) async fn admit(self) -> Result<Admission, GenerateError> {
         loop {
             match self.admit_now().await? {
@@ -63,8 +64,8 @@ impl Invocation<'_> {
         }
     }
 
-    /// Asks, in this order, the time that is left, the rate limit with the API's pauses, and the breaker: only the last costs
-    /// a request, and only a call that really starts may be the breaker's probe.
+    /// Decides whether a call may start now. The order is the time left, the rate limit, the breaker: only the breaker costs a
+    /// request, and only a call that really starts may be its probe.
     pub(super) async fn admit_now(self) -> Result<Admission, GenerateError> {
         if !self.fits(Duration::ZERO) {
             return Ok(Admission::Later(Duration::from_secs(1)));

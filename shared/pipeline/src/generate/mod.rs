@@ -1,13 +1,13 @@
-//! Messages in, results out.
+//! The generator: handles row messages and writes one result per row.
 //!
 //! ```text
 //! batch ─▶ invocation (deadline, admission) ─▶ row (claim, call, record, complete) ─▶ disposition
 //! ```
 //!
-//! All messages of a batch are handled at once, each on its own: [`row`] claims the request in the ledger
-//! ([`fingerprint_ledger`]), calls the API, records what came before anything else, keeps the images ([`archive`]) and writes
-//! the result ([`row_result`]). [`classify`] says what a failed call means. Three things hold calls back: [`rate_limit`] (the rate),
-//! [`breaker`] (the account) and [`guardrail`] (a job that mostly fails).
+//! All messages of a batch are handled concurrently and independently. [`row`] claims the fingerprint in the ledger
+//! ([`fingerprint_ledger`]), calls the API, records the outcome before anything else, keeps the images ([`archive`]) and writes
+//! the result ([`row_result`]). [`classify`] decides what a failed call means. Three limits suspend calls: [`rate_limit`] (the
+//! rate), [`breaker`] (the account) and [`guardrail`] (a job that mostly fails).
 
 pub mod archive;
 pub mod breaker;
@@ -42,11 +42,11 @@ use crate::{
     settings::GenerateSettings,
 };
 
-/// When a message comes back after an error that is not the row's.
+/// When a message comes back after an error that is not the row's fault.
 const AFTER_ERROR: Duration = Duration::from_secs(30);
 
-/// Handles a batch, all messages at once, and returns the ids of those that must come back. An error or a panic of one
-/// message does not touch the others. No call starts that cannot end before `deadline`.
+/// Handles a batch, all messages concurrently, and returns the ids of those that must come back. An error or a panic in one
+/// message does not affect the others. No call starts that cannot end before `deadline`.
 pub async fn generate(
     ports: &Ports,
     settings: &GenerateSettings,
@@ -56,14 +56,14 @@ pub async fn generate(
 ) -> Vec<String> {
     let invocation = Invocation { ports, settings, worker, deadline };
     let handled = batch.into_iter().map(|delivery| async move {
-        // Of the highest level, so that the span exists whatever level is asked for.
+        // At the highest level, so that the span is recorded at every log level.
         let span = tracing::error_span!("message", job = Empty, row = Empty, sku = Empty);
         deliver(invocation, delivery).instrument(span).await
     });
     join_all(handled).await.into_iter().flatten().collect()
 }
 
-/// Returns the message's id if it must come back.
+/// Handles one message, with panics caught. Returns the message's id if it must come back.
 async fn deliver(invocation: Invocation<'_>, delivery: Delivery) -> Option<String> {
     let handled = AssertUnwindSafe(handle(invocation, &delivery)).catch_unwind().await;
     let delay = match handled {

@@ -1,4 +1,7 @@
-//! When the next call may start: the configured rate, and the pauses that the API asks for. Per process.
+//! Limits the calls of one process: to the configured rate, and by pauses after a 429.
+//!
+//! Starts are spaced evenly over the minute. After a 429 no call starts until the API's `Retry-After` has passed, or, without
+//! one, until an exponential backoff has.
 
 use std::{
     num::NonZeroU32,
@@ -15,7 +18,7 @@ use governor::{
 };
 use tokio::time::Instant;
 
-/// Starts of calls, evenly spaced, and the pause after a 429.
+/// Decides when the next call of this process may start.
 pub struct CallRateLimiter {
     limiter: Option<RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>>,
     clock: TokioClock,
@@ -25,25 +28,25 @@ pub struct CallRateLimiter {
 #[derive(Default)]
 struct Pause {
     until: Option<Instant>,
-    /// 429s in a row: the backoff where the API gives no time.
+    /// Number of 429s in a row. Determines the backoff if the API sends no `Retry-After`.
     streak: u32,
 }
 
-/// The first pause where the API gives no time; doubles with every 429 in a row.
+/// The first pause if the API sends no `Retry-After`; doubles with every 429 in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 impl CallRateLimiter {
-    /// At most this many starts per minute; no limit when absent.
+    /// Allows at most this many starts per minute; no limit when absent.
     #[must_use]
     pub fn new(per_minute: Option<NonZeroU32>) -> Self {
         let clock = TokioClock(Instant::now());
-        // A burst of one: a minute's budget spent in its first second is what the API's limiter would refuse.
+        // A burst of one, because the API's limiter would refuse a minute's budget in one second.
         let limiter = per_minute
             .map(|n| RateLimiter::direct_with_clock(Quota::per_minute(n).allow_burst(NonZeroU32::MIN), clock));
         Self { limiter, clock, pause: Mutex::default() }
     }
 
-    /// Takes a place for one call, or says how long there is none.
+    /// Admits one call, or returns how long to wait before asking again.
     pub fn take(&self) -> Result<(), Duration> {
         if let Some(until) = self.lock().until {
             let left = until.saturating_duration_since(Instant::now());
@@ -57,8 +60,8 @@ impl CallRateLimiter {
         }
     }
 
-    /// The API asked to slow down: nobody calls until then. Returns the pause.
-    pub fn throttled(&self, retry_after: Option<Duration>, ceiling: Duration) -> Duration {
+    /// Suspends calls after a 429. Returns for how long.
+    pub fn pause(&self, retry_after: Option<Duration>, ceiling: Duration) -> Duration {
         let mut pause = self.lock();
         let backoff = FIRST_PAUSE.saturating_mul(1 << pause.streak.min(10));
         pause.streak += 1;
@@ -68,8 +71,8 @@ impl CallRateLimiter {
         length
     }
 
-    /// The API answered without asking to slow down.
-    pub fn flowing(&self) {
+    /// Ends the streak of 429s, because the API has answered with something else.
+    pub fn reset_backoff(&self) {
         self.lock().streak = 0;
     }
 
@@ -78,7 +81,7 @@ impl CallRateLimiter {
     }
 }
 
-/// Tokio's clock for governor, so that a simulation can pause it.
+/// Tokio's clock for governor, so that tests and the simulation can control it.
 #[derive(Clone, Copy, Debug)]
 struct TokioClock(Instant);
 
@@ -113,17 +116,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_429_pauses_everyone_and_backs_off() {
+    async fn a_429_suspends_all_calls_and_backs_off() {
         let (limiter, ceiling) = (CallRateLimiter::new(None), Duration::from_secs(60));
-        assert_eq!(limiter.throttled(Some(Duration::from_secs(7)), ceiling), Duration::from_secs(7));
+        assert_eq!(limiter.pause(Some(Duration::from_secs(7)), ceiling), Duration::from_secs(7));
         assert_eq!(limiter.take(), Err(Duration::from_secs(7)));
-        // A later, shorter pause does not cut the longer one short.
-        assert_eq!(limiter.throttled(None, ceiling), Duration::from_secs(2));
+        // A later, shorter pause does not shorten the current one.
+        assert_eq!(limiter.pause(None, ceiling), Duration::from_secs(2));
         assert_eq!(limiter.take(), Err(Duration::from_secs(7)));
-        assert_eq!(limiter.throttled(Some(Duration::from_secs(1_000_000_000)), ceiling), ceiling);
+        assert_eq!(limiter.pause(Some(Duration::from_secs(1_000_000_000)), ceiling), ceiling);
         tokio::time::advance(ceiling).await;
         assert_eq!(limiter.take(), Ok(()));
-        limiter.flowing();
-        assert_eq!(limiter.throttled(None, ceiling), FIRST_PAUSE);
+        limiter.reset_backoff();
+        assert_eq!(limiter.pause(None, ceiling), FIRST_PAUSE);
     }
 }

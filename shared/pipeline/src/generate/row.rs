@@ -1,7 +1,6 @@
 //! One row from its message to its result: claim, call, record, complete.
 //!
-//! A row alternates between a read of the ledger and a step that follows from it, until a step ends it. Each step is one of
-//! [`ledger::decide`]'s decisions.
+//! A row alternates between reading the ledger and the step that [`ledger::decide`] derives from it, until a step ends the row.
 
 use std::{ops::ControlFlow, sync::atomic::Ordering, time::Duration};
 
@@ -24,18 +23,18 @@ use crate::{
     storage::Versioned,
 };
 
-/// When a row looks again at a fingerprint that another row is calling for. Each look costs a queue message.
+/// When a row reads a fingerprint again that another row is calling for. Each read costs a delivery of the message.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
-/// The same in a process that has its queue in memory, where a look costs nothing.
+/// The same in a process that has its queue in memory, where a delivery costs nothing.
 const LOOK_AGAIN_ALONE: Duration = Duration::from_secs(1);
-/// The first wait after a call that failed for a passing reason; doubles.
+/// The first wait after a call that failed with a transient error; doubles.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Either the row has ended, or the next step is to be decided about this.
+/// Either the row has ended, or this state of the ledger decides the next step.
 type Progress = ControlFlow<Disposition, LedgerRead>;
 
-/// One row being handled.
+/// Handles one row.
 pub(super) struct RowTask<'a> {
     invocation: Invocation<'a>,
     message: &'a RowMessage,
@@ -49,6 +48,7 @@ impl<'a> RowTask<'a> {
         Self { invocation, message, ledger, result }
     }
 
+    /// Runs the row to its end, or to the point where its message must come back.
     pub(super) async fn process(mut self) -> Result<Disposition, GenerateError> {
         let (seen, mut read) = match self.first_attempt().await? {
             Some(ControlFlow::Break(disposition)) => return Ok(disposition),
@@ -69,10 +69,11 @@ impl<'a> RowTask<'a> {
         }
     }
 
-    /// Claims the row and calls before anything is read: the store refuses the claim if the ledger has an entry, and what
-    /// has been paid for has one. `None` means that nothing was tried, because it would probably fail. Rows that are not new
-    /// come together, when a catalog is dropped again or a queue delivers twice, and may need no call. With the breaker open,
-    /// a row that turns out to need no call would have used up the probe.
+    /// Claims the fingerprint and calls the API before anything is read, which saves two reads for a new row. It is safe: the
+    /// store refuses the claim if the ledger has an entry, and whatever has been paid for has one. Returns `None` if nothing
+    /// was attempted, because the claim would probably fail. Rows that are not new come together, when a catalog is uploaded
+    /// again or a queue delivers twice, and may need no call. With the breaker open nothing is attempted either, because a row
+    /// that turns out to need no call would have used up the probe.
     async fn first_attempt(&self) -> Result<Option<Progress>, GenerateError> {
         let Invocation { ports, worker, .. } = self.invocation;
         let RowMessage { job, round, .. } = self.message;
@@ -89,7 +90,7 @@ impl<'a> RowTask<'a> {
         }))
     }
 
-    /// Does what follows from the ledger's entry.
+    /// Takes the step that the ledger's entry requires.
     async fn step(&self, read: LedgerRead) -> Result<Progress, GenerateError> {
         let versioned = match read {
             LedgerRead::Entry(versioned) => versioned,
@@ -102,12 +103,12 @@ impl<'a> RowTask<'a> {
             sole_worker: settings.sole_worker,
         };
         let (entry, etag) = versioned.map(|Versioned { value, etag }| (value, etag)).unzip();
-        // If it is ours to decide about, the worker that held it has died: the next write counts its call.
+        // If this row may decide about a claimed entry, the claiming worker has died: the next write counts its call.
         let died = matches!(entry, Some(Entry { state: State::Claimed(_), .. }));
         let now = self.invocation.ports.clock.now();
-        match ledger::decide(entry.as_ref(), &self.message.fingerprint, self.ledger.asker(), now, &limits) {
+        match ledger::decide(entry.as_ref(), &self.message.fingerprint, self.ledger.requester(), now, &limits) {
             Decision::Reuse(paid) => self.result.complete(&self.ledger, paid).await.map(ControlFlow::Break),
-            Decision::Share(given_up) => self.result.fail(&given_up).await.map(ControlFlow::Break),
+            Decision::Share(failure) => self.result.fail(&failure).await.map(ControlFlow::Break),
             Decision::Wait(wait) => {
                 let look_again = if settings.sole_worker { LOOK_AGAIN_ALONE } else { LOOK_AGAIN };
                 Ok(ControlFlow::Break(Disposition::RetryAfter(wait.min(look_again))))
@@ -117,6 +118,7 @@ impl<'a> RowTask<'a> {
         }
     }
 
+    /// Waits for admission, claims the fingerprint and calls the API.
     async fn claim_and_call(&self, entry: Entry, etag: Option<Etag>, died: bool) -> Result<Progress, GenerateError> {
         let Invocation { ports, worker, .. } = self.invocation;
         if let Some(abort) = worker.guardrail.stopped(ports, &self.message.job, self.message.round).await? {
@@ -137,7 +139,7 @@ impl<'a> RowTask<'a> {
         }
     }
 
-    /// Calls the API once and does what follows from its answer.
+    /// Calls the API once and handles its answer.
     async fn call(&self, active: ActiveClaim, probe: bool) -> Result<Progress, GenerateError> {
         let Invocation { ports, settings, worker, .. } = self.invocation;
         let began = Instant::now();
@@ -148,11 +150,11 @@ impl<'a> RowTask<'a> {
         });
         let took = began.elapsed();
         let latency_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let pictures = answer.as_ref().map_or(0, |generated| generated.pictures.len());
-        ports.metrics.record(MetricEvent::Called { took, retry: active.entry.calls > 1, pictures });
+        let images = answer.as_ref().map_or(0, |generated| generated.images.len());
+        ports.metrics.record(MetricEvent::Called { took, retry: active.entry.calls > 1, images });
         let verdict = answer.as_ref().err().map(classify::verdict);
         if !matches!(verdict, Some(Verdict::Throttled(_))) {
-            worker.rate_limit.flowing();
+            worker.rate_limit.reset_backoff();
         }
         match answer {
             Ok(generated) => {
@@ -166,6 +168,7 @@ impl<'a> RowTask<'a> {
         }
     }
 
+    /// Retries, fails or suspends, as the classification of the error requires.
     async fn after_failed_call(
         &self,
         active: ActiveClaim,
@@ -201,7 +204,7 @@ impl<'a> RowTask<'a> {
             }
             Verdict::Throttled(after) => {
                 ports.metrics.record(MetricEvent::Throttled);
-                worker.rate_limit.throttled(after, settings.retry_after_ceiling);
+                worker.rate_limit.pause(after, settings.retry_after_ceiling);
                 self.ledger.release(active, |entry| entry.calls -= 1).await.map(ControlFlow::Continue)
             }
             Verdict::Account if settings.account_errors == AccountPolicy::Fail => {
@@ -209,7 +212,7 @@ impl<'a> RowTask<'a> {
             }
             Verdict::Account => {
                 ports.metrics.record(MetricEvent::Held);
-                // The breaker first: if this worker dies here, the claim dies with it, but no other worker goes on calling.
+                // The breaker first: if this worker dies here, its claim ends with the lease, but no other worker goes on calling.
                 let code = failure::code_of(error);
                 tracing::warn!(code, "the account cannot pay, or its key is wrong; calls are held back");
                 let reason = shorten(error.to_string(), failure::MAX_ERROR_BYTES);
@@ -222,13 +225,14 @@ impl<'a> RowTask<'a> {
         }
     }
 
-    /// Full jitter, but never less than the API's own word.
+    /// A backoff with full jitter, but never shorter than the API's `Retry-After`.
     fn backoff(&self, failures: u32, after: Option<Duration>) -> Duration {
         let limit = FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(MAX_BACKOFF);
         let after = after.unwrap_or_default().min(self.invocation.settings.retry_after_ceiling);
         self.invocation.jitter(limit).max(after)
     }
 
+    /// Releases the claim with its counters, then waits in this process or lets the message come back.
     async fn release_and_wait(
         &self,
         active: ActiveClaim,
@@ -247,7 +251,7 @@ impl<'a> RowTask<'a> {
         Ok(ControlFlow::Continue(self.ledger.read().await?))
     }
 
-    /// Ends this series with a failure after a call.
+    /// Ends this round with a failure after a call.
     async fn conclude(
         &self,
         active: ActiveClaim,
@@ -258,7 +262,7 @@ impl<'a> RowTask<'a> {
         self.after_ending(outcome, failure, &entry).await
     }
 
-    /// Ends this series because one dead claim too many has an unknown outcome.
+    /// Ends this round because too many claims died with an unknown outcome.
     async fn give_up(&self, mut entry: Entry, etag: Option<Etag>, died: bool) -> Result<Progress, GenerateError> {
         let failure = self.own_failure(
             "outcome_unknown",
@@ -270,6 +274,7 @@ impl<'a> RowTask<'a> {
         self.after_ending(outcome, failure, &entry).await
     }
 
+    /// Writes the failed result if the failure is in the ledger; otherwise continues with what is there.
     async fn after_ending(
         &self,
         outcome: WriteOutcome,
@@ -291,17 +296,17 @@ impl<'a> RowTask<'a> {
     ) -> Result<Disposition, GenerateError> {
         let Invocation { ports, worker, .. } = self.invocation;
         let completed_at = ports.clock.now();
-        let image_count = generated.pictures.len();
+        let image_count = generated.images.len();
         let (mut image_urls, mut inline) = (Vec::new(), Vec::new());
-        for image in generated.pictures {
+        for image in generated.images {
             match image {
                 GeneratedImage::Url(url) => image_urls.push(url),
                 GeneratedImage::Inline(_) => inline.push(image),
             }
         }
-        // Inline images exist only in this answer. Those behind addresses can be fetched again after a death.
+        // Inline images exist only in this answer, so they are kept first. The others can be fetched again after a crash.
         let inline: Vec<_> = (image_urls.len() + 1..).zip(inline).collect();
-        let kept = archive::keep(ports, &worker.pictures, &self.message.catalog, &self.message.sku, &inline).await;
+        let kept = archive::keep(ports, &worker.image_slots, &self.message.catalog, &self.message.sku, &inline).await;
         let outcome = Outcome {
             job: self.message.job.clone(),
             row: self.message.row,
@@ -317,7 +322,7 @@ impl<'a> RowTask<'a> {
         let (calls, unknown) = (active.entry.calls, active.entry.unknown);
         match self.ledger.record_outcome(active, &outcome).await {
             Ok(paid) => self.result.complete(&self.ledger, paid).await,
-            // The ledger cannot be written; the result still can, and a completed result is never called for again.
+            // The ledger cannot be written, but the result can, and a row with a completed result is never called for again.
             Err(error) => {
                 let disposition = self.result.complete(&self.ledger, PaidOutcome { outcome, calls, unknown }).await?;
                 tracing::warn!(%error, fingerprint = %self.message.fingerprint, "paid for, but not in the ledger");
@@ -326,6 +331,7 @@ impl<'a> RowTask<'a> {
         }
     }
 
+    /// Fails the row without a call.
     async fn fail_uncalled(&self, failure: Failure) -> Result<Progress, GenerateError> {
         self.result.fail(&failure::before_any_call(failure, self.message)).await.map(ControlFlow::Break)
     }

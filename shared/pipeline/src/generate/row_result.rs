@@ -1,5 +1,8 @@
-//! Writes what a row ends with. A completed result is never overwritten by a failed one, and a failed one of a later round
-//! is not overwritten by an earlier one's.
+//! Writes the result of a row.
+//!
+//! A failed result never replaces a completed one, and a failed result of an earlier round never replaces one of a later
+//! round. A failed row gets its message in the retry queue before its result, because nothing writes the message once the
+//! result exists.
 
 use std::time::Duration;
 
@@ -23,7 +26,7 @@ use crate::{
     storage::{Current, Document},
 };
 
-/// The longest a row waits for its images to be kept.
+/// The longest time that a row waits for its images to be kept.
 const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The result object of one row.
@@ -110,12 +113,12 @@ impl<'a> RowResultFile<'a> {
         Ok(Disposition::Ack)
     }
 
-    /// Keeps the images behind the API's addresses, as far as the time allows. Those that came inline are kept already.
+    /// Keeps the images that the API returned as addresses, as far as the time allows. Inline images are kept already.
     async fn keep_images(&self, outcome: &mut Outcome) {
         let Invocation { ports, worker, .. } = self.invocation;
         let urls = outcome.image_urls.iter().cloned().zip(1..).map(|(url, n)| (n, GeneratedImage::Url(url)));
         let images: Vec<_> = urls.collect();
-        let keep = archive::keep(ports, &worker.pictures, &self.message.catalog, &self.message.sku, &images);
+        let keep = archive::keep(ports, &worker.image_slots, &self.message.catalog, &self.message.sku, &images);
         let limit = ARCHIVE_TIMEOUT.min(self.invocation.left().saturating_sub(AFTER_CALL / 2));
         let Ok(kept) = tokio::time::timeout(limit, keep).await else {
             outcome.archive_error = Some("the images could not be fetched in time".into());
@@ -123,25 +126,25 @@ impl<'a> RowResultFile<'a> {
         };
         let urls = outcome.image_urls.len();
         outcome.assets.retain(|asset| asset.n > urls);
-        // Inline images cannot be tried again, so what was said about them still holds.
-        let lost = outcome.archive_error.take().filter(|_| urls + outcome.assets.len() < outcome.image_count);
-        outcome.archive_error = lost.into_iter().chain(kept.error).reduce(|a, b| format!("{a}; {b}"));
+        // Inline images cannot be fetched again, so their error is still valid.
+        let still_lost = outcome.archive_error.take().filter(|_| urls + outcome.assets.len() < outcome.image_count);
+        outcome.archive_error = still_lost.into_iter().chain(kept.error).reduce(|a, b| format!("{a}; {b}"));
         outcome.assets.splice(0..0, kept.assets);
     }
 
-    /// Writes the failed result, after the row has its place in the retry queue: the result vouches for both.
-    pub(super) async fn fail(&self, given_up: &TerminalFailure) -> Result<Disposition, GenerateError> {
+    /// Sends the row to the retry queue if a retry can help, then writes the failed result.
+    pub(super) async fn fail(&self, terminal_failure: &TerminalFailure) -> Result<Disposition, GenerateError> {
         let Invocation { ports, worker, .. } = self.invocation;
-        let (message, failure) = (self.message, &given_up.failure);
-        // A failure of a later round is shared with what that round was asked for: only the next one calls again.
-        let round = given_up.round.max(message.round);
+        let (message, failure) = (self.message, &terminal_failure.failure);
+        // The failure may be one of a later round, which then counts for this row too: only the round after it calls again.
+        let round = terminal_failure.round.max(message.round);
         if failure.error_class.may_heal() {
-            let again = RowMessage { round: round + 1, ..message.clone() };
+            let retry = RowMessage { round: round + 1, ..message.clone() };
             let attributes = attributes(&failure.error_code, failure.error_class);
-            ports.retry.send(&[OutgoingMessage { body: again.encode(), attributes }]).await?;
+            ports.retry.send(&[OutgoingMessage { body: retry.encode(), attributes }]).await?;
         }
         let reused = failure.row != message.row;
-        let (calls, unknown) = if reused { (0, 0) } else { (given_up.calls, given_up.unknown) };
+        let (calls, unknown) = if reused { (0, 0) } else { (terminal_failure.calls, terminal_failure.unknown) };
         let result = RowResult::Failed(Box::new(Failed {
             sku: message.sku.clone(),
             status: FailedStatus::Failed,

@@ -1,33 +1,32 @@
-//! What a process remembers between messages. Made once; losing it loses nothing but time.
+//! The state that a generator process keeps between batches.
+//!
+//! It is created once per process. Nothing depends on it being kept: a new process starts without it and only loses time.
 
 use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Semaphore;
 
-use crate::{
-    generate::{archive, breaker::Breaker, guardrail::Guardrail, rate_limit::CallRateLimiter},
-    ports::Clock,
-    settings::GenerateSettings,
-};
+use super::{archive, breaker::Breaker, guardrail::Guardrail, rate_limit::CallRateLimiter};
+use crate::{ports::Clock, settings::GenerateSettings};
 
 /// The state of one generator process.
 pub struct Worker {
-    /// Tells this process's claims from others'.
+    /// Random id, which marks the claims of this process.
     pub id: String,
-    /// When the next call may start.
+    /// Decides when the next call may start.
     pub rate_limit: CallRateLimiter,
-    /// Whether the account is well.
+    /// Suspends calls while the account cannot be used.
     pub breaker: Breaker,
-    /// Which jobs have been stopped.
+    /// Stops jobs that mostly fail.
     pub guardrail: Guardrail,
-    /// Whether the last row that was looked up was new to the ledger. A hint: it decides what is tried first, nothing else.
+    /// Whether the ledger had no entry for the last row. Only a hint: it decides what the next row tries first.
     pub new_rows: AtomicBool,
-    /// Places for pictures that are held in memory while they are kept.
-    pub pictures: Semaphore,
+    /// Slots for images that are fetched into memory.
+    pub image_slots: Semaphore,
 }
 
 impl Worker {
-    /// Begins a process.
+    /// Creates the state of a new process.
     #[must_use]
     pub fn new(clock: &dyn Clock, settings: &GenerateSettings) -> Self {
         Self {
@@ -36,7 +35,7 @@ impl Worker {
             breaker: Breaker::default(),
             guardrail: Guardrail::new(settings.max_failed_percent),
             new_rows: AtomicBool::new(true),
-            pictures: Semaphore::new(archive::AT_ONCE),
+            image_slots: Semaphore::new(archive::AT_ONCE),
         }
     }
 }

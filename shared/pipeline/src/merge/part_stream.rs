@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use crate::{
     merge::attempt::missing_object,
     model::{
-        request::hex,
         result::RowResult,
         summary::{Counts, Tally},
     },
@@ -81,5 +80,5 @@ pub(super) fn digest<'l>(listed: impl IntoIterator<Item = &'l ListedObject>) -> 
         hash.update(&object.etag.0);
         hash.update([0]);
     }
-    hex(&hash.finalize()[..16])
+    hex::encode(&hash.finalize()[..16])
 }

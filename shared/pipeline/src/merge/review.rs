@@ -119,7 +119,7 @@ impl<'a> Review<'a> {
 
     fn completed<'r>(&self, row: &'r Completed) -> Card<'r> {
         let kept = row.assets.iter().map(|asset| asset.n).max().unwrap_or(0);
-        let pictures = (1..=row.image_count.max(kept).max(row.image_urls.len())).map(|n| {
+        let images = (1..=row.image_count.max(kept).max(row.image_urls.len())).map(|n| {
             let remote = row.image_urls.get(n - 1).and_then(|url| web_address(url)).map(str::to_owned);
             match row.assets.iter().find(|asset| asset.n == n) {
                 Some(asset) => Shown {
@@ -137,13 +137,13 @@ impl<'a> Review<'a> {
             row: row.row,
             sku: &row.sku,
             state: if row.short { "short" } else { "complete" },
-            tag: row.short.then_some("Fewer pictures than asked for"),
+            tag: row.short.then_some("Fewer images than asked for"),
             title,
             prompt,
             lost: row.archive_error.as_deref(),
             facts: format!("Row {} · {} · {time}", row.row, row.model_actual.as_ref().unwrap_or(&row.model)),
             source: row.image_url.as_deref().and_then(web_address),
-            pictures: pictures.collect(),
+            images: images.collect(),
             why: None,
         }
     }
@@ -168,7 +168,7 @@ impl<'a> Review<'a> {
             lost: None,
             facts: format!("Row {} · line {} · {calls}", row.row, row.line),
             source: column("image_url").and_then(web_address),
-            pictures: Vec::new(),
+            images: Vec::new(),
             why: Some(Why { code: &row.error_code, error: shortened(&row.error), remedy: remedy(row.error_class) }),
         }
     }
@@ -254,7 +254,7 @@ struct Card<'a> {
     lost: Option<&'a str>,
     facts: String,
     source: Option<&'a str>,
-    pictures: Vec<Shown>,
+    images: Vec<Shown>,
     why: Option<Why<'a>>,
 }
 

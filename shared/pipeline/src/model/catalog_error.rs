@@ -1,38 +1,41 @@
-//! Why a file cannot be a catalog.
+//! The error of a whole file, with its place in the file.
+//!
+//! Reading and validating produce it; `packshot check` prints it, and the splitter writes it into the summary of a rejected
+//! job.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a file cannot be a catalog. Ends in a summary with status `rejected`.
+/// Why a file cannot be a catalog. The job gets a summary with status `rejected`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "NotACatalog"))]
 pub struct CatalogError {
-    /// A word for machines.
+    /// Machine-readable code, for example `missing_column`.
     pub code: String,
-    /// What is wrong and what to do.
+    /// What is wrong and what to do about it, for people.
     pub reason: String,
-    /// Physical line, from 1.
+    /// Physical line in the file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// Offset in the file.
+    /// Byte offset in the unpacked, decoded text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub byte: Option<u64>,
 }
 
 impl CatalogError {
-    /// Without a place.
+    /// Creates an error that names no place in the file.
     pub fn new(code: &str, reason: impl Into<String>) -> Self {
         Self { code: code.to_owned(), reason: reason.into(), line: None, byte: None }
     }
 
-    /// With the line.
+    /// Adds the physical line.
     #[must_use]
     pub fn on(self, line: u64) -> Self {
         Self { line: Some(line), ..self }
     }
 
-    /// With the line and the byte.
+    /// Adds the physical line and the byte offset.
     #[must_use]
     pub fn at(self, line: u64, byte: u64) -> Self {
         Self { byte: Some(byte), ..self.on(line) }

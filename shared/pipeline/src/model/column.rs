@@ -1,4 +1,6 @@
-//! The columns that packshot understands, and a person's word on which column of a file is which.
+//! The columns that packshot understands, and the column map: a user's statement of which column of a file is which.
+//!
+//! A column map is written `sku=COLUMN; title=COLUMN` and takes precedence over everything that is recognised.
 
 use std::collections::BTreeMap;
 
@@ -10,34 +12,34 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[repr(usize)]
 pub enum Column {
-    /// The row's canonical product key.
+    /// Canonical product key.
     Sku,
-    /// What the product is called.
+    /// Product title.
     Title,
-    /// The product's own photo.
+    /// Address of the product's source photo.
     ImageUrl,
-    /// Brand identity for the prompt.
+    /// Brand, for the prompt.
     Brand,
-    /// Style cues for the prompt.
+    /// Style cues, for the prompt.
     StyleTags,
-    /// Pictures to make.
+    /// Number of images to generate, 1 to 4.
     N,
-    /// GeneratedImage size.
+    /// Image size, for example `1024x1024`.
     Size,
-    /// API quality.
+    /// The API's `quality`, for example `high`.
     Quality,
-    /// API background.
+    /// The API's `background`, for example `transparent`.
     Background,
-    /// API model.
+    /// The API's model name, for example `gpt-image-1`.
     Model,
-    /// The whole prompt, instead of a rendered one.
+    /// The whole prompt, which replaces the rendered one.
     Prompt,
-    /// Part of the fingerprint, not sent.
+    /// Part of the fingerprint, never sent to the API; a change regenerates the row.
     Revision,
 }
 
 impl Column {
-    /// Every column, in the order of the declaration.
+    /// Every column, in declaration order.
     pub const ALL: [Self; 12] = [
         Self::Sku,
         Self::Title,
@@ -52,10 +54,10 @@ impl Column {
         Self::Prompt,
         Self::Revision,
     ];
-    /// Without these a file is not a catalog.
+    /// The columns that every catalog must have.
     pub const REQUIRED: [Self; 3] = [Self::Sku, Self::Title, Self::ImageUrl];
 
-    /// The standard name.
+    /// The standard name, as in a CSV header.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -75,18 +77,17 @@ impl Column {
     }
 }
 
-/// What a person said about columns: which column of the file stands for which of ours. It goes before everything that is
-/// recognised.
+/// Maps our columns to the file's column names. Entries take precedence over recognition.
 pub type ColumnMap = BTreeMap<Column, String>;
 
-/// A text that does not say which column is meant.
+/// A text that is not a column mapping.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not like sku=COLUMN; the part before the = must be one of: {names}", names = Column::ALL.map(Column::name).join(", "))]
-pub struct BadMapping(String);
+pub struct MappingError(String);
 
-/// Reads `sku=COLUMN`.
-pub fn parse_mapping(text: &str) -> Result<(Column, String), BadMapping> {
-    let bad = || BadMapping(text.to_owned());
+/// Parses one mapping, `sku=COLUMN`.
+pub fn parse_mapping(text: &str) -> Result<(Column, String), MappingError> {
+    let bad = || MappingError(text.to_owned());
     let (ours, theirs) = text.split_once('=').ok_or_else(bad)?;
     let ours = normal(ours);
     let column = Column::ALL.into_iter().find(|column| normal(column.name()) == ours).ok_or_else(bad)?;
@@ -94,12 +95,12 @@ pub fn parse_mapping(text: &str) -> Result<(Column, String), BadMapping> {
     if theirs.is_empty() { Err(bad()) } else { Ok((column, theirs.to_owned())) }
 }
 
-/// Reads `sku=COLUMN; title=COLUMN`.
-pub fn parse_column_map(text: &str) -> Result<ColumnMap, BadMapping> {
+/// Parses a column map, `sku=COLUMN; title=COLUMN`.
+pub fn parse_column_map(text: &str) -> Result<ColumnMap, MappingError> {
     text.split(';').filter(|mapping| !mapping.trim().is_empty()).map(parse_mapping).collect()
 }
 
-/// A name without what people write differently: case, spaces, `_` and `-`.
+/// Normalises a column name for comparison: drops spaces, `_` and `-`, and lowers the case.
 pub(crate) fn normal(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).flat_map(char::to_lowercase).collect()
 }

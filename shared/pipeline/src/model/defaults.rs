@@ -1,33 +1,34 @@
-//! The request fields for rows that do not say otherwise.
+//! The request fields of rows that do not set their own.
+//!
+//! They come from settings. `job.json` keeps them, so a job that resumes uses the defaults that it began with.
 
 use serde::{Deserialize, Serialize};
 
-/// The request fields for rows that do not say otherwise. They stand in `job.json`, so that a job keeps the defaults it
-/// began with.
+/// The request fields of rows that do not set their own. Stored in `job.json`, so that a job keeps the defaults it began with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Defaults {
-    /// API model.
+    /// The API's model name, for example `gpt-image-1`.
     pub model: String,
-    /// GeneratedImage size, `WIDTHxHEIGHT`.
+    /// Image size in pixels, `WIDTHxHEIGHT`.
     pub size: String,
-    /// API quality.
+    /// The API's `quality`, for example `high`.
     pub quality: String,
-    /// API background; not sent when absent.
+    /// The API's `background`, for example `transparent`; not sent when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<String>,
-    /// Pictures per row, 1 to 4.
+    /// Images per row, 1 to 4.
     pub n: u8,
-    /// A minijinja template over the row's columns; the vendor's sentence when absent.
+    /// A minijinja template over the row's columns; the vendor's prompt when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_template: Option<String>,
-    /// The revision of every row, before its own; part of the fingerprint, never sent.
+    /// Revision of every row, put before the row's own; part of the fingerprint, never sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
 }
 
 impl Default for Defaults {
-    /// The vendor's sample.
+    /// The values of the vendor's sample request.
     fn default() -> Self {
         Self {
             model: "gpt-image-1".into(),

@@ -1,26 +1,28 @@
-//! Who has to act on a failed row.
+//! Error classes: who can fix a failed row, and whether a retry can help.
+//!
+//! The class decides whether a failed row gets a message in the retry queue.
 
 use serde::{Deserialize, Serialize};
 
-/// Who has to act on a failed row.
+/// Who can fix a failed row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorClass {
-    /// The row itself: it will fail again until someone changes it.
+    /// The author of the catalog: the row fails again until it is changed.
     Row,
-    /// Nobody: it may work later.
+    /// No one: a later attempt may succeed.
     Transient,
-    /// Whoever pays for or configures the API account.
+    /// The owner of the API account: its balance, key or configuration is the cause.
     Account,
-    /// Nobody knows whether the call was billed; a person decides whether to risk another.
+    /// The operator: the call may have been billed, and a person decides whether to risk another one.
     Unknown,
-    /// Nobody called: the job was stopped because too many of its rows failed.
+    /// The operator: the job was stopped before this row was called for, because too many of its rows failed.
     Aborted,
 }
 
 impl ErrorClass {
-    /// The word in results and message attributes.
+    /// The value in results and message attributes.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -32,7 +34,7 @@ impl ErrorClass {
         }
     }
 
-    /// Whether sending the same row again can help, so that it gets a place in the retry queue.
+    /// Whether sending the same row again can succeed. Such a row gets a message in the retry queue.
     #[must_use]
     pub fn may_heal(self) -> bool {
         self != Self::Row

@@ -1,10 +1,10 @@
-//! Identity of an object's content.
+//! The identity of an object's content, as stores report it. Conditional writes compare it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Opaque identity of an object's content, as the store gives it. Compare for equality only.
+/// Opaque identity of an object's content, as the store reports it. Compare for equality only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]

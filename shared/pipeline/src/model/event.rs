@@ -1,58 +1,61 @@
-//! What the use cases know about their own work while they do it: the facts that metrics are made of.
+//! The events that metrics are computed from.
+//!
+//! A use case records an event when it happens, through [`crate::ports::MetricsRecorder`]. Each host counts them in its own
+//! way: CloudWatch metrics on AWS, nothing in a local run.
 
 use std::time::Duration;
 
 use crate::model::error_class::ErrorClass;
 
-/// Something that happened, told once, by the process that did it. A process that dies takes the facts of its last moments
-/// with it, so nothing may be decided by them: they are for people who watch.
+/// Something that happened, recorded once by the process that did it. A process that dies loses its unsent events, so code
+/// must not decide anything by them: they are for people who monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricEvent {
-    /// The splitter is through with rows: so many are on their way, so many have their failed result.
+    /// The splitter has finished rows: messages are sent for some, failed results are written for the others.
     RowsSplit {
-        /// Sent to the generator.
+        /// Rows sent to the generator.
         sent: u64,
-        /// Rejected.
+        /// Rows rejected by validation.
         rejected: u64,
     },
     /// A file could not be a catalog.
     CatalogRejected,
-    /// A call of the images API ended, in whatever way.
+    /// A call of the images API ended, with success or not.
     Called {
-        /// How long it took.
+        /// Duration of the call.
         took: Duration,
-        /// It was not the first for its row.
+        /// Whether an earlier call was made for the same fingerprint.
         retry: bool,
-        /// Pictures that came.
-        pictures: usize,
+        /// Images in the answer.
+        images: usize,
     },
-    /// The API said that it is asked too often.
+    /// The API refused a call because of its rate limit.
     Throttled,
-    /// A call's outcome will not become known; it may have been billed.
+    /// A call's outcome is unknown and stays so; it may have been billed.
     OutcomeUnknown,
-    /// A row was not called for, because the account cannot pay.
+    /// A row was sent back to the queue, because calls are suspended for the account.
     Held,
-    /// A completed result stands.
+    /// A completed result was written, or existed already.
     RowCompleted {
-        /// Another row has paid for it.
+        /// Another row paid for the outcome.
         reused: bool,
-        /// Some of its pictures could not be kept.
+        /// Some of its images could not be kept.
         archive_error: bool,
     },
-    /// A failed result stands.
+    /// A failed result was written, or a completed or later one existed already.
     RowFailed(ErrorClass),
     /// A part was written.
     PartMerged,
     /// A manifest was written.
     ManifestWritten {
-        /// How long after the job's last row ended.
+        /// Time since the job's last row ended.
         lag: Duration,
-        /// It was the job's first: the job has finished.
+        /// Whether it is the job's first manifest, which means that the job has finished.
         first: bool,
     },
-    /// The sweep has looked at every job.
+    /// A sweep has looked at every job.
     Swept {
-        /// Age of the oldest job that has not finished; nothing where all have.
+        /// Age of the oldest unfinished job; zero if all have finished.
         oldest: Duration,
     },
 }

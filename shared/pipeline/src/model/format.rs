@@ -1,49 +1,51 @@
-//! How a catalog's file is written.
+//! The format that a catalog's file turned out to have: encoding, delimiter, line ending, compression.
+//!
+//! The reader detects it from the bytes; `job.json` and `packshot check` report it.
 
 use serde::{Deserialize, Serialize};
 
-/// How a file turned out to be written. Stands in `job.json`.
+/// The detected format of a file. Stored in `job.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Format {
-    /// How it writes its characters.
+    /// Character encoding.
     pub encoding: Encoding,
-    /// What parts its columns.
+    /// The character between two columns.
     pub delimiter: char,
-    /// What ends its first line.
+    /// The line ending of the first line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line_ending: Option<LineEnding>,
-    /// How it is packed.
+    /// Compression, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
 }
 
 impl Default for Format {
-    /// The plainest CSV.
+    /// Uncompressed UTF-8 with commas.
     fn default() -> Self {
         Self { encoding: Encoding::Utf8, delimiter: ',', line_ending: None, compression: None }
     }
 }
 
-/// What ends a line.
+/// A line ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LineEnding {
-    /// Unix.
+    /// `\n`, as on Unix.
     Lf,
-    /// Windows.
+    /// `\r\n`, as on Windows.
     CrLf,
-    /// The Mac of old.
+    /// `\r`, as on classic Mac OS.
     Cr,
 }
 
-/// How a file is packed.
+/// A compression format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// By its first bytes, whatever its name.
+    /// Detected by the first bytes, not by the file's name.
     Gzip,
 }
 
@@ -60,26 +62,26 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// How a file writes its characters.
+/// A character encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Encoding {
-    /// With or without a byte order mark.
+    /// UTF-8, with or without a byte order mark.
     #[serde(rename = "utf-8")]
     Utf8,
-    /// Little endian, by its byte order mark.
+    /// UTF-16, little endian, by its byte order mark.
     #[serde(rename = "utf-16le")]
     Utf16Le,
-    /// Big endian, by its byte order mark.
+    /// UTF-16, big endian, by its byte order mark.
     #[serde(rename = "utf-16be")]
     Utf16Be,
-    /// What is not UTF-8: the "ANSI" of Windows, a superset of Latin-1.
+    /// Windows-1252 ("ANSI"), a superset of Latin-1: assumed for a file that is not UTF-8.
     #[serde(rename = "windows-1252")]
     Windows1252,
 }
 
 impl Encoding {
-    /// Its usual name.
+    /// The usual name, in lower case.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,6 @@
-//! One version of one input object, and what became known of it before anything was spent.
+//! `job.json`: what the splitter found out about one version of one input object before any call was paid for.
+//!
+//! The splitter writes it once, at the end of its first pass. Every later step reads the job from it.
 
 use std::collections::BTreeMap;
 
@@ -22,63 +24,62 @@ pub const VERSION: u32 = 1;
 pub struct Source {
     /// Bucket name; a directory's name in a local run.
     pub bucket: String,
-    /// Key under `incoming/`.
+    /// Object key, under `incoming/`.
     pub key: String,
-    /// The object's version, where the bucket has versions.
+    /// The object's version, if the bucket has versions.
     pub version_id: Option<String>,
-    /// Identity of the content.
+    /// ETag of the content.
     pub etag: Etag,
-    /// Length of the file.
+    /// Size of the file in bytes, as stored.
     pub bytes: u64,
-    /// When this version was dropped; orders the jobs of a catalog.
+    /// When this version was uploaded; orders the jobs of a catalog.
     pub last_modified: Timestamp,
 }
 
-/// `results/<job>/job.json`: the file is readable to its end, and this is what it holds. Written once.
+/// `results/<job>/job.json`: the file is readable to its end, and this is what it contains. Written once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Job {
     /// Format version.
     pub v: u32,
-    /// The job.
+    /// Job id, 16 hex digits.
     pub job: JobId,
-    /// Its catalog.
+    /// Catalog name: the object key without `incoming/` and the extension.
     pub catalog: Catalog,
-    /// Where it came from.
+    /// The input object.
     pub source: Source,
-    /// Data records.
+    /// Data rows in the file, valid and rejected.
     pub rows: u64,
     /// Rows that are sent to the generator.
     pub valid: u64,
-    /// Rows that are not.
+    /// Rows that failed validation.
     pub rejected: u64,
-    /// Pictures that the valid rows ask for.
+    /// Images that the valid rows ask for.
     pub images: u64,
-    /// Records that are no rows, because they only go on with the product above: variants and further pictures.
+    /// Records that only continue the product above (variants, further images) and are not counted as rows.
     #[serde(default)]
     pub continuation_rows: u64,
-    /// How the file is written.
+    /// Detected file format.
     #[serde(default)]
     pub format: Format,
-    /// Which kind of file it was recognised as: `packshot`, `shopify`, `woocommerce`, `google-merchant`, `akeneo`.
+    /// Recognised export format: `packshot`, `shopify`, `woocommerce`, `google-merchant` or `akeneo`.
     #[serde(default)]
     pub export: String,
-    /// The file's columns, in order.
+    /// Column names of the file, in order.
     pub columns: Vec<String>,
-    /// What was recognised: standard name → name in the file.
+    /// Recognised columns: standard name → name in the file.
     pub mapping: BTreeMap<String, String>,
-    /// What a person said about columns.
+    /// The column map that the user gave.
     #[serde(default, skip_serializing_if = "ColumnMap::is_empty")]
     pub column_map: ColumnMap,
-    /// The request defaults in force.
+    /// Request defaults of this job.
     pub defaults: Defaults,
-    /// When the file had been read to its end.
+    /// When the splitter had read the file to its end.
     pub created_at: Timestamp,
 }
 
 impl Job {
-    /// Orders the jobs of a catalog: by when the file was dropped, then by when it was read, then by id, so that two jobs
-    /// never tie.
+    /// The sort key of a catalog's jobs: upload time, then read time, then id, so that two jobs never tie.
     #[must_use]
     pub fn order(&self) -> (Timestamp, Timestamp, &JobId) {
         (self.source.last_modified, self.created_at, &self.job)

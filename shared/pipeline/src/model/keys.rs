@@ -1,4 +1,7 @@
-//! Where everything stands in the bucket.
+//! The key of every object in the bucket, and the ids that keys are made of.
+//!
+//! Keys are built and parsed only here. Results sort by row, no SKU can leave its prefix, and a job id is a hash of the
+//! object version it belongs to.
 
 use std::fmt;
 
@@ -6,25 +9,25 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::model::request::{Fingerprint, hex};
+use crate::model::request::Fingerprint;
 
-/// Rows in one part.
+/// Number of rows in one part.
 pub const ROWS_PER_PART: u64 = 1_000;
 
-/// Where people drop catalogs.
+/// Prefix under which people upload catalogs.
 pub const INCOMING: &str = "incoming/";
-/// Where results stand, and `job.json`.
+/// Prefix of results and of `job.json`.
 pub const RESULTS: &str = "results/";
 
-/// What the keys of catalogs end with. What a file really is, its bytes say.
+/// Extensions of catalogs' keys. The actual format is detected from the bytes.
 pub const CATALOG_EXTENSIONS: [&str; 3] = [".csv", ".tsv", ".csv.gz"];
 
-/// Every byte but `[A-Za-z0-9._-]`.
+/// Bytes that are percent-encoded in a SKU: all but `[A-Za-z0-9._-]`.
 const SKU_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
-/// Keeps a key far below S3's 1,024 bytes and a file name below 255.
+/// The longest encoded SKU in bytes. Keeps a key far below S3's 1,024 bytes and a file name below 255.
 const MAX_ENCODED_SKU: usize = 180;
 
-/// One version of one input object.
+/// Id of a job, which is one version of one input object: 16 hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[0-9a-f]{16}$")))]
@@ -32,26 +35,26 @@ const MAX_ENCODED_SKU: usize = 180;
 pub struct JobId(String);
 
 impl JobId {
-    /// The same object version always gets the same id. `edition` tells jobs over the same version apart where a host
-    /// lets people choose options per job; it is empty on AWS.
+    /// Derives the id: the same object version always gets the same one. `edition` distinguishes jobs over the same version
+    /// in a host where users choose options per job; it is empty on AWS.
     #[must_use]
     pub fn of(bucket: &str, key: &str, version: &str, edition: &str) -> Self {
         let mut hash = Sha256::new();
         for text in [bucket, key, version, edition] {
-            // With the length in front, no two different lists of texts hash alike.
+            // The length prefix makes the concatenation unambiguous.
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text);
         }
-        Self(hex(&hash.finalize()[..8]))
+        Self(hex::encode(&hash.finalize()[..8]))
     }
 
-    /// Sixteen hex digits.
+    /// The 16 hex digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Reads an id that [`JobId::of`] made; `None` for any other text.
+    /// Parses an id as [`JobId::of`] makes it; `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
@@ -65,15 +68,15 @@ impl fmt::Display for JobId {
     }
 }
 
-/// One input file's name: `incoming/spring/shoes.csv` is `spring/shoes`.
+/// Name of a catalog: the object key without `incoming/` and the extension. `incoming/spring/shoes.csv` is `spring/shoes`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Catalog(String);
 
 impl Catalog {
-    /// The catalog of an object under `incoming/`. `None` where the key is not one: another prefix or extension, or a
-    /// path that could leave its prefix (`..`, empty segments).
+    /// Derives the catalog of an object key. `None` if the prefix or extension is another one, or if the path could leave
+    /// its prefix (`..`, empty segments).
     #[must_use]
     pub fn of(key: &str) -> Option<Self> {
         let path = key.strip_prefix(INCOMING)?;
@@ -85,7 +88,7 @@ impl Catalog {
         (safe && !stem.contains(['\\', '\0'])).then(|| Self(stem.to_owned()))
     }
 
-    /// The name.
+    /// The name, which may contain `/`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -98,35 +101,35 @@ impl fmt::Display for Catalog {
     }
 }
 
-/// A SKU as one segment of a key: no SKU can leave its prefix, and different SKUs stay different.
+/// Encodes a SKU as one segment of a key. No SKU can leave its prefix, and different SKUs stay different.
 #[must_use]
 pub fn encode_sku(sku: &str) -> String {
     let encoded = utf8_percent_encode(sku, SKU_ESCAPES).to_string();
     if encoded.bytes().all(|b| b == b'.') {
-        // `.` and `..` mean something to file systems and URL parsers.
+        // File systems and URL parsers give `.` and `..` a meaning.
         return encoded.replace('.', "%2E");
     }
     if encoded.len() <= MAX_ENCODED_SKU {
         return encoded;
     }
-    // `~` is not in the alphabet above, so a shortened SKU never looks like a whole one.
-    let hash = hex(&Sha256::digest(sku)[..16]);
+    // `~` is not in the alphabet above, so a shortened SKU never equals a whole one.
+    let hash = hex::encode(&Sha256::digest(sku)[..16]);
     format!("{}~{hash}", &encoded[..MAX_ENCODED_SKU - hash.len() - 1])
 }
 
-/// The part that a row belongs to; the first is 0.
+/// The part that a row belongs to, from 0.
 #[must_use]
 pub fn part_of(row: u64) -> u64 {
     row.saturating_sub(1) / ROWS_PER_PART
 }
 
-/// How many parts a job of `rows` rows has.
+/// The number of parts of a job with `rows` rows.
 #[must_use]
 pub fn parts(rows: u64) -> u64 {
     rows.div_ceil(ROWS_PER_PART)
 }
 
-/// The rows of one part of a job of `rows` rows.
+/// The rows of one part of a job with `rows` rows.
 #[must_use]
 pub fn rows_of_part(part: u64, rows: u64) -> std::ops::RangeInclusive<u64> {
     part * ROWS_PER_PART + 1..=((part + 1) * ROWS_PER_PART).min(rows)
@@ -150,24 +153,24 @@ pub fn result(job: &JobId, row: u64, sku: &str) -> String {
     format!("results/{job}/{:06}/{row:09}-{}.jsonl", part_of(row), encode_sku(sku))
 }
 
-/// What a key under `results/` says.
+/// A parsed key under `results/`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResultsKey {
     /// `job.json` of a job.
     Job(JobId),
     /// The result of a row.
     Row {
-        /// The job.
+        /// The job that the row belongs to.
         job: JobId,
-        /// The part that changed.
+        /// The part that the row belongs to, from 0.
         part: u64,
-        /// The row, from 1.
+        /// Row number, from 1.
         row: u64,
     },
 }
 
 impl ResultsKey {
-    /// Reads a key; `None` for one that this product did not write.
+    /// Parses a key; `None` for one that packshot does not write.
     #[must_use]
     pub fn parse(key: &str) -> Option<Self> {
         let mut segments = key.strip_prefix(RESULTS)?.split('/');
@@ -188,64 +191,64 @@ pub fn ledger(fingerprint: &Fingerprint) -> String {
     format!("ledger/{}/{fingerprint}.json", &fingerprint.as_str()[..2])
 }
 
-/// How far the splitter has come with a job.
+/// `control/split/<job>.json`: how far the splitter has come.
 #[must_use]
 pub fn checkpoint(job: &JobId) -> String {
     format!("{CHECKPOINTS}{job}.json")
 }
 
-/// From which results a part was made.
+/// `control/merge/<job>/<part>.json`: the results that a part was made from.
 #[must_use]
 pub fn made(job: &JobId, part: u64) -> String {
     format!("control/merge/{job}/{part:06}.json")
 }
 
-/// What the merger has counted of a job whose rows are still out.
+/// `control/merge/<job>/so-far.json`: the counts of a running job.
 #[must_use]
 pub fn so_far(job: &JobId) -> String {
     format!("control/merge/{job}/so-far.json")
 }
 
-/// Where the checkpoints stand: one key per job.
+/// Prefix of the splitter's checkpoints: one key per job.
 pub const CHECKPOINTS: &str = "control/split/";
 
-/// Where it stands which jobs have ended and been told of: one key per job.
+/// Prefix of the notification records: one key per job whose end was announced.
 pub const NOTIFIED: &str = "control/notified/";
 
-/// The end of a job that subscribers have been told of.
+/// `control/notified/<job>.json`: the end of a job that was announced to subscribers.
 #[must_use]
 pub fn notified(job: &JobId) -> String {
     format!("{NOTIFIED}{job}.json")
 }
 
-/// The job of a key under [`CHECKPOINTS`] or [`NOTIFIED`].
+/// Parses the job of a key under [`CHECKPOINTS`] or [`NOTIFIED`].
 #[must_use]
 pub fn job_of_control(key: &str) -> Option<JobId> {
     JobId::parse(key.rsplit_once('/')?.1.strip_suffix(".json")?)
 }
 
-/// The account breaker.
+/// State of the account breaker.
 pub const BREAKER: &str = "control/breaker.json";
 
-/// Says that a job stopped calling because too many of its rows failed.
+/// `control/abort/<job>.json`: exists if the job was stopped because too many of its rows failed.
 #[must_use]
 pub fn abort(job: &JobId) -> String {
     format!("control/abort/{job}.json")
 }
 
-/// `images/<catalog>/<sku>/<sku>_<n>.<extension>`, `n` from 1.
+/// `images/<catalog>/<sku>/<sku>_<n>.<extension>`; `n` is the image's number, from 1.
 #[must_use]
 pub fn image(catalog: &Catalog, sku: &str, n: usize, extension: &str) -> String {
     let sku = encode_sku(sku);
     format!("images/{catalog}/{sku}/{sku}_{n}.{extension}")
 }
 
-/// The file name of a page of the contact sheet: `review.html`, `review-2.html`, …
+/// The file name of one page of the contact sheet: `review.html`, `review-2.html`, …
 pub(crate) fn review_name(page: u64) -> String {
     if page == 1 { "review.html".to_owned() } else { format!("review-{page}.html") }
 }
 
-/// The files of one job that the PIM and people read.
+/// The keys of one job's manifest and of the files beside it, which the PIM and people read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifests {
     prefix: String,
@@ -253,37 +256,37 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// `manifests/<catalog>/<job>/`
+    /// The keys under `manifests/<catalog>/<job>/`.
     #[must_use]
     pub fn of(catalog: &Catalog, job: &JobId) -> Self {
         Self { prefix: format!("manifests/{catalog}/{job}/"), catalog: catalog.clone() }
     }
 
-    /// All results in row order.
+    /// `manifest.jsonl`: all results in row order.
     #[must_use]
     pub fn manifest(&self) -> String {
         format!("{}manifest.jsonl", self.prefix)
     }
 
-    /// Where the parts stand.
+    /// Prefix of the parts.
     #[must_use]
     pub fn parts(&self) -> String {
         format!("{}parts/", self.prefix)
     }
 
-    /// One part.
+    /// `parts/<part>.jsonl`: the results of 1,000 rows.
     #[must_use]
     pub fn part(&self, part: u64) -> String {
         format!("{}parts/{part:06}.jsonl", self.prefix)
     }
 
-    /// The failed rows with their original columns.
+    /// `failed.csv`: the failed rows with their original columns.
     #[must_use]
     pub fn failed_csv(&self) -> String {
         format!("{}failed.csv", self.prefix)
     }
 
-    /// How the job ended.
+    /// `summary.json`: status and counts of the job.
     #[must_use]
     pub fn summary(&self) -> String {
         format!("{}summary.json", self.prefix)
@@ -295,13 +298,13 @@ impl Manifests {
         format!("{}{}", self.prefix, review_name(page))
     }
 
-    /// What all pages of the contact sheet begin with.
+    /// Prefix of all pages of the contact sheet.
     #[must_use]
     pub fn reviews(&self) -> String {
         format!("{}review", self.prefix)
     }
 
-    /// `manifests/<catalog>/latest.json`
+    /// `manifests/<catalog>/latest.json`: points to the newest complete job.
     #[must_use]
     pub fn latest(&self) -> String {
         format!("manifests/{}/latest.json", self.catalog)

@@ -1,4 +1,7 @@
-//! Values without I/O: what is stored, sent and shown.
+//! Values without I/O: everything that packshot stores, sends or reports.
+//!
+//! A value knows its JSON, its key in the bucket and its own arithmetic. Nothing here reads a clock, an object or a queue, and
+//! nothing here imports another module of the crate.
 
 pub mod catalog_error;
 pub mod column;

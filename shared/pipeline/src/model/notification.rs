@@ -1,4 +1,7 @@
-//! What people and machines are told when a job has ended, without asking.
+//! The notification that a job has ended: JSON for machines, a subject and plain text for mailboxes.
+//!
+//! It is derived from the summary alone, so the same end always gives the same notification. It never quotes the API's error
+//! texts, because those may quote a row.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,53 +11,53 @@ use super::{
     summary::{Counts, Status, Summary},
 };
 
-/// The version of notices that this code writes.
+/// The version of notifications that this code writes.
 pub const VERSION: u32 = 1;
 
-/// One job's end. Told at least once for every status that a job ends with; a redrive that heals a job ends it anew.
+/// The end of one job. Published at least once for every status that a job ends with; a redrive can change the status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Notification {
     /// Format version.
     pub v: u32,
-    /// The job.
+    /// The job that has ended.
     pub job: JobId,
-    /// Its catalog.
+    /// Name of the job's catalog.
     pub catalog: Catalog,
-    /// How it ended.
+    /// The status that the job ended with.
     pub status: Status,
-    /// The bucket in which all of it stands.
+    /// The bucket that holds the files below.
     pub bucket: String,
-    /// The counts.
+    /// Row counts, as in the summary.
     #[serde(flatten)]
     pub counts: Counts,
-    /// What most of the failed rows have in common, or why the file cannot be a catalog.
+    /// The most frequent error of the failed rows, or why the file cannot be a catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_error: Option<Problem>,
-    /// Key of the manifest; a rejected file has none.
+    /// Key of the manifest; absent for a rejected file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
-    /// Key of the summary, which says more.
+    /// Key of the summary, which holds the details.
     pub summary: String,
-    /// When it ended. Notifier may come late and twice; of two about one job the later one holds.
+    /// When the job ended. Notifications may arrive late and twice; of two about one job the later end is valid.
     pub ended_at: Timestamp,
 }
 
-/// The most frequent error. What the API said of single rows stands in the summary, not here: it may quote the row.
+/// The most frequent error. The API's texts are left to the summary, because they may quote a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
-    /// A word for machines.
+    /// Machine-readable code, for example `insufficient_quota`.
     pub error_code: String,
-    /// Rows that failed so; none where the file itself is the problem.
+    /// Number of rows with this error; 0 if the file itself is the problem.
     pub rows: u64,
-    /// The first line in question, where there is one.
+    /// The first affected line, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
 }
 
 impl Notification {
-    /// What there is to say of a job that has ended; nothing of one that is running.
+    /// Derives the notification of a job that has ended; `None` for a running one.
     #[must_use]
     pub fn of(summary: &Summary) -> Option<Self> {
         if summary.status == Status::Running {
@@ -81,7 +84,7 @@ impl Notification {
         })
     }
 
-    /// One line for a mailbox.
+    /// Subject line of an e-mail.
     #[must_use]
     pub fn subject(&self) -> String {
         let Counts { rows, completed, .. } = self.counts;
@@ -92,16 +95,18 @@ impl Notification {
         }
     }
 
-    /// The same for people, as plain text.
+    /// The text of an e-mail.
     #[must_use]
     pub fn text(&self) -> String {
         let Counts { rows, completed, failed, rows_rejected, images, reused, .. } = self.counts;
         let mut lines = vec![self.subject(), String::new()];
         if self.status == Status::Rejected {
-            lines.push("The file cannot be a catalog. Nothing was called for.".to_owned());
+            lines.push("The file cannot be a catalog. No call was made.".to_owned());
         } else {
-            lines.push(format!("{rows} rows: {completed} completed with {images} pictures, {failed} failed"));
-            lines.push(format!("{reused} rows share another row's pictures, {rows_rejected} were never called for"));
+            lines.push(format!("{rows} rows: {completed} completed with {images} images, {failed} failed"));
+            lines.push(format!(
+                "{reused} rows share another row's images, {rows_rejected} were rejected without a call"
+            ));
         }
         if let Some(Problem { error_code, rows, line }) = &self.top_error {
             let rows = if *rows > 0 { format!(", {rows} rows") } else { String::new() };
@@ -109,11 +114,11 @@ impl Notification {
             lines.push(format!("Problem: {error_code}{rows}{line}"));
         }
         lines.push(String::new());
-        let place = |key: &str| format!("s3://{}/{key}", self.bucket);
+        let address = |key: &str| format!("s3://{}/{key}", self.bucket);
         if let Some(manifest) = &self.manifest {
-            lines.push(format!("Manifest: {}", place(manifest)));
+            lines.push(format!("Manifest: {}", address(manifest)));
         }
-        lines.push(format!("Details:  {}", place(&self.summary)));
+        lines.push(format!("Details:  {}", address(&self.summary)));
         lines.push(format!("Job {}, ended at {}", self.job, self.ended_at));
         lines.join("\n")
     }
@@ -151,40 +156,40 @@ mod tests {
     }
 
     #[test]
-    fn what_people_read() {
-        let notice = Notification::of(&summary("{}")).unwrap();
+    fn the_text_of_an_email() {
+        let notification = Notification::of(&summary("{}")).unwrap();
         let text = "packshot: complete with failures (118 of 120): spring/shoes
 
-120 rows: 118 completed with 468 pictures, 2 failed
-3 rows share another row's pictures, 1 were never called for
+120 rows: 118 completed with 468 images, 2 failed
+3 rows share another row's images, 1 were rejected without a call
 Problem: insufficient_quota, 2 rows, line 17
 
 Manifest: s3://b/manifests/spring/shoes/0123456789abcdef/manifest.jsonl
 Details:  s3://b/manifests/spring/shoes/0123456789abcdef/summary.json
 Job 0123456789abcdef, ended at 2026-03-01T01:00:00Z";
-        assert_eq!(notice.text(), text);
-        assert!(!json::to_string(&notice).contains("mug"), "the API's words may quote a row");
+        assert_eq!(notification.text(), text);
+        assert!(!json::to_string(&notification).contains("mug"), "the API's texts may quote a row");
 
         let rejected = r#"{"status": "rejected", "manifest": null, "finished_at": null, "top_errors": [],
             "rejected": {"code": "missing_column", "reason": "no column sku", "line": 1}}"#;
-        let notice = Notification::of(&summary(rejected)).unwrap();
+        let notification = Notification::of(&summary(rejected)).unwrap();
         let text = "packshot: rejected: spring/shoes
 
-The file cannot be a catalog. Nothing was called for.
+The file cannot be a catalog. No call was made.
 Problem: missing_column, line 1
 
 Details:  s3://b/manifests/spring/shoes/0123456789abcdef/summary.json
 Job 0123456789abcdef, ended at 2026-03-01T00:00:00Z";
-        assert_eq!(notice.text(), text);
+        assert_eq!(notification.text(), text);
     }
 
     #[test]
-    fn nothing_is_said_of_a_job_that_runs() {
+    fn a_running_job_has_no_notification() {
         assert_eq!(Notification::of(&summary(r#"{"status": "running", "manifest": null}"#)), None);
     }
 
     #[test]
-    fn the_words_are_those_of_summaries() {
+    fn statuses_are_spelled_as_in_summaries() {
         for status in
             [Status::Rejected, Status::Running, Status::Complete, Status::CompleteWithFailures, Status::Failed]
         {

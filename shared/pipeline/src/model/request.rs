@@ -1,36 +1,38 @@
-//! The complete API request of a row, and its fingerprint: what is paid for.
+//! The complete API request of a row, and its fingerprint.
+//!
+//! The fingerprint is a SHA-256 over the request's canonical JSON. Rows with the same fingerprint share one paid call.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Everything the API is asked for. The field order is the order on the wire. `S` is text that the splitter borrows from
-/// the row, because it looks at millions of them.
+/// The complete API request. The field order is the order of the JSON that is sent. `S` is text; the splitter borrows it from
+/// the row, because it builds millions of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Request<S = String> {
     /// Model name, for example `gpt-image-1`.
     pub model: S,
     /// The rendered prompt.
     pub prompt: S,
-    /// The product's own photo, http or https.
+    /// Address of the product's source photo, http or https.
     pub image_url: S,
-    /// GeneratedImage size, for example `1024x1024`.
+    /// Image size, for example `1024x1024`.
     pub size: S,
-    /// For example `high`.
+    /// The API's `quality`, for example `high`.
     pub quality: S,
-    /// How many pictures, 1 to 4.
+    /// Number of images, 1 to 4.
     pub n: u8,
-    /// For example `transparent`.
+    /// The API's `background`, for example `transparent`; not sent when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub background: Option<S>,
-    /// Part of the fingerprint, never sent to the API: change it to have the row made anew.
+    /// Part of the fingerprint, never sent to the API: a change regenerates the row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<S>,
 }
 
 impl<S: AsRef<str>> Request<S> {
-    /// SHA-256 over the canonical JSON: keys sorted, no white space, absent fields left out.
+    /// SHA-256 over the canonical JSON: sorted keys, no white space, no absent fields.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.digest())
@@ -39,7 +41,7 @@ impl<S: AsRef<str>> Request<S> {
     /// The fingerprint as bytes.
     #[must_use]
     pub fn digest(&self) -> Digest256 {
-        /// The fields in sorted order; serde writes them in the order of declaration.
+        /// The fields in sorted order, because serde writes them in declaration order.
         #[derive(Serialize)]
         struct Canonical<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,10 +84,10 @@ impl Fingerprint {
     /// The fingerprint in hex.
     #[must_use]
     pub fn of(digest: &Digest256) -> Self {
-        Self(hex(digest))
+        Self(hex::encode(digest))
     }
 
-    /// 64 hex digits.
+    /// The 64 hex digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -96,10 +98,4 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
 }

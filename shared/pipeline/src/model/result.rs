@@ -1,4 +1,6 @@
-//! The one-line JSONL object of one row. The vendor's fields come first, in the vendor's order, and never change.
+//! The result of one row: one JSONL line under `results/`, and one line of the manifest.
+//!
+//! The vendor's fields come first, in the vendor's order, and never change. Fields are added after them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,23 +8,23 @@ use serde_json::{Map, Value};
 
 use crate::model::{error_class::ErrorClass, keys::JobId, request::Fingerprint};
 
-/// A picture that was kept.
+/// An image that is kept under `images/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Asset {
-    /// Its position in the API's answer, from 1; in a mixed answer those with an address come first.
+    /// The image's number in the API's answer, from 1. In a mixed answer the images with an address come first.
     pub n: usize,
-    /// Key of the original bytes.
+    /// Object key of the image.
     pub key: String,
-    /// By the first bytes, whatever the API called it.
+    /// MIME type, detected from the first bytes.
     pub content_type: String,
-    /// Length.
+    /// Size in bytes.
     pub bytes: usize,
-    /// Of the bytes, in lower-case hex.
+    /// SHA-256 of the bytes, in lower-case hex.
     pub sha256: String,
-    /// In pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub height: usize,
 }
 
@@ -31,7 +33,7 @@ pub struct Asset {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CompletedStatus {
-    /// The row has its pictures.
+    /// The row has its images.
     Completed,
 }
 
@@ -40,7 +42,7 @@ pub enum CompletedStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FailedStatus {
-    /// The row has no pictures.
+    /// The row has no images.
     Failed,
 }
 
@@ -49,14 +51,14 @@ pub enum FailedStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum RowResult {
-    /// The row has its pictures.
+    /// The row has its images.
     Completed(Box<Completed>),
-    /// It has not, and why.
+    /// The row has no images, with the reason.
     Failed(Box<Failed>),
 }
 
 impl RowResult {
-    /// Reads a line. As the derived `Deserialize` does, but that one copies all fields before it tries the first variant.
+    /// Parses a line. Faster than the derived `Deserialize`, which copies all fields before it tries the first variant.
     pub fn read(line: &[u8]) -> serde_json::Result<Self> {
         match serde_json::from_slice(line) {
             Ok(completed) => Ok(Self::Completed(completed)),
@@ -64,7 +66,8 @@ impl RowResult {
         }
     }
 
-    /// Reads a line if its row failed, or if it did not. Of the other kind no more is read than `status`, the second field.
+    /// Parses a line if its row failed, or, with `failed` false, if it completed. Other lines are read up to `status`, their
+    /// second field.
     #[must_use]
     pub fn read_if(failed: bool, line: &[u8]) -> Option<Self> {
         if failed {
@@ -75,99 +78,99 @@ impl RowResult {
     }
 }
 
-/// A row that has its pictures.
+/// A row that has its images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Completed {
-    /// Canonical product key, unchanged.
+    /// Canonical product key, as in the file.
     pub sku: String,
-    /// `completed`
+    /// Always `completed`.
     pub status: CompletedStatus,
-    /// Pictures delivered.
+    /// Number of images that the API delivered.
     pub image_count: usize,
-    /// Their addresses as the API gave them.
+    /// The images' addresses, as the API returned them.
     pub image_urls: Vec<String>,
-    /// The API's id of the call.
+    /// The API's id of the request.
     pub request_id: Option<String>,
-    /// The model that really ran.
+    /// The model that the API says it used.
     pub model_actual: Option<String>,
-    /// The row, from 1.
+    /// Row number, from 1.
     pub row: u64,
-    /// The job.
+    /// The job that the row belongs to.
     pub job: JobId,
-    /// What was paid for.
+    /// Fingerprint of the request that was paid for.
     pub fingerprint: Fingerprint,
-    /// Calls made for this row; 0 when reused.
+    /// Number of calls made for this row; 0 when reused.
     pub attempts: u32,
-    /// The outcome was paid for by another row or job.
+    /// Whether another row or job paid for the outcome.
     pub reused: bool,
-    /// The model that was asked for.
+    /// The model that was requested.
     pub model: String,
-    /// How long the successful call took, in milliseconds.
+    /// Duration of the successful call, in milliseconds.
     pub latency_ms: u64,
-    /// When it was paid for.
+    /// When the API's answer arrived.
     pub completed_at: Timestamp,
-    /// The pictures that were kept.
+    /// The images that are kept under `images/`.
     #[serde(default)]
     pub assets: Vec<Asset>,
-    /// Fewer pictures than asked for.
+    /// Whether the API delivered fewer images than requested.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub short: bool,
     /// Calls whose outcome is unknown and which may have been billed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unknown_outcomes: u32,
-    /// Why pictures could not be kept; the addresses above still hold.
+    /// Why images could not be kept; the addresses above are still valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive_error: Option<String>,
-    /// The product's own photo, so that a reader can put it beside what was made of it.
+    /// Address of the product's source photo, to compare with the images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_url: Option<String>,
-    /// What was asked for.
+    /// The prompt that was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
 }
 
-/// A row that has no pictures.
+/// A row that has no images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failed {
-    /// Canonical product key as far as it could be read.
+    /// Canonical product key, as far as it could be read.
     pub sku: String,
-    /// `failed`
+    /// Always `failed`.
     pub status: FailedStatus,
-    /// What happened, for people; `HTTP <status>: <body>` for answers of the API.
+    /// What happened, for people. For an answer of the API: `HTTP <status>: <body>`.
     pub error: String,
-    /// The row, from 1.
+    /// Row number, from 1.
     pub row: u64,
-    /// The job.
+    /// The job that the row belongs to.
     pub job: JobId,
-    /// Of the request; absent where the row was rejected before there was one.
+    /// Fingerprint of the request; absent if validation rejected the row.
     pub fingerprint: Option<Fingerprint>,
-    /// Calls made for this row.
+    /// Number of calls made for this row.
     pub attempts: u32,
-    /// The failure was another row's, with the same request.
+    /// Whether the failure is that of another row with the same request.
     pub reused: bool,
-    /// The model that was asked for.
+    /// The model that was requested.
     pub model: Option<String>,
-    /// How long the last call took, in milliseconds.
+    /// Duration of the last call, in milliseconds.
     pub latency_ms: Option<u64>,
-    /// When it was given up.
+    /// When the row failed.
     pub failed_at: Timestamp,
-    /// A word for machines: `error.code` of the API, or ours.
+    /// Machine-readable code: `error.code` of the API, or packshot's own.
     pub error_code: String,
-    /// Who has to act.
+    /// Who can fix the row.
     pub error_class: ErrorClass,
-    /// HTTP status, where there was one.
+    /// HTTP status of the last call, if the API answered.
     pub http_status: Option<u16>,
-    /// Physical line in the file.
+    /// The row's physical line in the file, from 1.
     pub line: u64,
     /// Calls whose outcome is unknown and which may have been billed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unknown_outcomes: u32,
-    /// The round that ended so; see the message.
+    /// The round that failed: 0 for the first run, one more for each redrive.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub round: u64,
-    /// The row's original columns.
+    /// The row's original columns, as in the file.
     pub input: Map<String, Value>,
 }
 
@@ -176,7 +179,7 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl RowResult {
-    /// The row, from 1.
+    /// Row number, from 1.
     #[must_use]
     pub fn row(&self) -> u64 {
         match self {

@@ -1,42 +1,44 @@
-//! Spreadsheets run cells that begin like a formula. Every CSV that we write has them defused, and `failed.csv` read as a
-//! catalog again has exactly that undone.
+//! Protects CSV files against formula injection: spreadsheets execute cells that begin like a formula.
+//!
+//! Every CSV that packshot writes has such cells prefixed with an apostrophe ([`defuse`]). A `failed.csv` that is read as a
+//! catalog again has exactly that undone ([`restore`]).
 
 use std::borrow::Cow;
 
-/// The columns that `failed.csv` has beyond the catalog's own. A file that has both is one of ours.
+/// The columns that `failed.csv` adds to the catalog's own. A file that has both is a `failed.csv`.
 pub const ERROR_COLUMNS: [&str; 2] = ["error_code", "error"];
 
-/// Whether a spreadsheet would run the cell. Cells that already look defused count too: otherwise undoing could not tell
-/// an apostrophe of ours from the author's.
+/// Whether a spreadsheet would execute the cell. Cells that already look defused count too; otherwise [`restore`] could not
+/// tell packshot's apostrophe from the author's.
 fn is_risky(cell: &str) -> bool {
     cell.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
-/// A cell that no spreadsheet runs.
+/// Makes a cell safe: no spreadsheet executes it.
 #[must_use]
 pub fn defuse(cell: &str) -> Cow<'_, str> {
     if is_risky(cell) { Cow::Owned(format!("'{cell}")) } else { Cow::Borrowed(cell) }
 }
 
-/// What [`defuse`] was given.
+/// Undoes [`defuse`].
 #[must_use]
 pub fn restore(cell: &str) -> &str {
     cell.strip_prefix('\'').filter(|rest| is_risky(rest)).unwrap_or(cell)
 }
 
-/// Whether a cell looks as [`defuse`] would leave it.
+/// Whether a cell looks like an output of [`defuse`].
 #[must_use]
 pub fn is_defused(cell: &str) -> bool {
     cell.starts_with('\'') && is_risky(cell)
 }
 
-/// Whether a file with these columns is a `failed.csv`.
+/// Whether a file with these columns is a `failed.csv` of packshot.
 #[must_use]
 pub fn is_failed_csv<T: AsRef<str>>(columns: &[T]) -> bool {
     ERROR_COLUMNS.iter().all(|name| columns.iter().any(|column| column.as_ref() == *name))
 }
 
-/// The catalog's own columns, so that a `failed.csv` that is dropped again and fails again does not grow.
+/// The catalog's own columns. Without this filter, a `failed.csv` that is uploaded again and fails again would grow.
 pub fn own_columns(columns: &[String]) -> impl Iterator<Item = &str> {
     let ours = is_failed_csv(columns);
     columns.iter().map(String::as_str).filter(move |name| !ours || !ERROR_COLUMNS.contains(name))

@@ -1,4 +1,6 @@
-//! How a job ended, or how far it is: `summary.json`, and `latest.json` that points to the newest one.
+//! `summary.json`, the status and counts of a job, and `latest.json`, which points to the newest complete job.
+//!
+//! A [`Tally`] adds up results and turns into a summary, of a running job or of a finished one.
 
 use std::collections::BTreeMap;
 
@@ -16,30 +18,30 @@ use crate::model::{
 
 /// The version of summaries that this code writes.
 pub const VERSION: u32 = 1;
-/// Error codes that a summary tells apart.
+/// Number of error codes in a summary.
 const TOP_ERRORS: usize = 10;
-/// Error codes that are counted apart while composing; an API that invents one per row must not fill the memory.
+/// Number of error codes that a tally counts separately. Bounds the memory if an API sends a new code for every row.
 const MAX_CODES: usize = 1_000;
 
-/// Where a job stands.
+/// The status of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// The file cannot be a catalog.
     Rejected,
-    /// Rows are still out.
+    /// Some rows have no result yet.
     Running,
-    /// Every row has its pictures.
+    /// Every row has its images.
     Complete,
-    /// Some rows failed.
+    /// Some rows failed, others completed.
     CompleteWithFailures,
-    /// There are rows, and none has its pictures.
+    /// There are rows, and all of them failed.
     Failed,
 }
 
 impl Status {
-    /// The word in summaries.
+    /// The value in summaries.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -52,40 +54,40 @@ impl Status {
     }
 }
 
-/// `summary.json`
+/// `summary.json`: status and counts of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Format version.
     pub v: u32,
-    /// Where the job stands.
+    /// Status of the job.
     pub status: Status,
-    /// The job.
+    /// Job id, 16 hex digits.
     pub job: JobId,
-    /// Its catalog.
+    /// Catalog name: the object key without `incoming/` and the extension.
     pub catalog: Catalog,
-    /// Where it came from.
+    /// The input object.
     pub source: Source,
-    /// Why the file cannot be a catalog.
+    /// Why the file cannot be a catalog; only with status `rejected`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<CatalogError>,
-    /// The counts.
+    /// Counts over the job's rows.
     #[serde(flatten)]
     pub counts: Counts,
-    /// Pictures that the valid rows ask for.
+    /// Images that the valid rows ask for.
     #[serde(default)]
     pub images_requested: u64,
-    /// While running: rows that stand in parts already; the counts are of these.
+    /// While running: number of rows in merged parts. The counts cover these rows only.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rows_merged: u64,
     /// The most frequent failures, most frequent first.
     pub top_errors: Vec<TopError>,
-    /// The manifest that this summary speaks of.
+    /// The manifest that this summary describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
-    /// When the file had been read to its end; for a rejected one, when that was known.
+    /// When the splitter had read the file to its end; for a rejected file, when it was rejected.
     pub created_at: Timestamp,
-    /// When the last row ended.
+    /// When the last row completed or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
 }
@@ -94,28 +96,28 @@ pub struct Summary {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Counts {
-    /// Data records of the file.
+    /// Data rows in the file.
     pub rows: u64,
-    /// Records that are no rows: variants and further pictures of the product above.
+    /// Records that only continue the product above (variants, further images) and are not counted as rows.
     #[serde(default)]
     pub continuation_rows: u64,
-    /// Rows with their pictures.
+    /// Rows that have their images.
     pub completed: u64,
-    /// Rows without, the rejected ones included.
+    /// Rows that have no images, rejected rows included.
     pub failed: u64,
-    /// Rows that were never sent to the API.
+    /// Rows that validation rejected, so that no call was made.
     pub rows_rejected: u64,
-    /// Pictures delivered.
+    /// Images that the API delivered.
     pub images: u64,
-    /// Calls of the API.
+    /// Calls of the images API.
     pub calls: u64,
-    /// Calls after a row's first.
+    /// Calls after the first one of a row.
     pub retries: u64,
-    /// Rows that share another row's outcome.
+    /// Rows that share the outcome of another row.
     pub reused: u64,
     /// Calls whose outcome is unknown and which may have been billed.
     pub unknown_outcomes: u64,
-    /// Milliseconds that successful calls took, together.
+    /// Total duration of the successful calls, in milliseconds.
     pub latency_ms: u64,
 }
 
@@ -123,31 +125,31 @@ pub struct Counts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TopError {
-    /// A word for machines.
+    /// Machine-readable code, for example `insufficient_quota`.
     pub error_code: String,
-    /// Who has to act.
+    /// Who can fix the rows.
     pub error_class: ErrorClass,
-    /// Rows that failed so.
+    /// Number of rows with this error.
     pub count: u64,
-    /// The line of the first such row.
+    /// Physical line of the first such row.
     pub line: u64,
-    /// What the first such row says.
+    /// Error text of the first such row.
     pub example: String,
 }
 
-/// Which manifest.
+/// A reference to a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Manifest {
-    /// Its key.
+    /// Object key.
     pub key: String,
-    /// Identity of its content.
+    /// ETag of the content.
     pub etag: Etag,
-    /// Digest of the parts that it was made from.
+    /// Digest of the parts that the manifest was composed from.
     pub from: String,
 }
 
-/// `latest.json`
+/// `latest.json`: the newest complete job of a catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Latest {
@@ -155,20 +157,20 @@ pub struct Latest {
     pub v: u32,
     /// The newest complete job.
     pub job: JobId,
-    /// How it ended.
+    /// The status that the job ended with.
     pub status: Status,
-    /// Key of its manifest.
+    /// Key of the job's manifest.
     pub manifest: String,
-    /// Key of its summary.
+    /// Key of the job's summary.
     pub summary: String,
-    /// When its catalog was dropped.
+    /// When the catalog was uploaded.
     pub dropped_at: Timestamp,
-    /// When its catalog had been read.
+    /// When the splitter had read the catalog to its end.
     pub created_at: Timestamp,
 }
 
 impl Latest {
-    /// As [`Job::order`].
+    /// The sort key, as in [`Job::order`].
     #[must_use]
     pub fn order(&self) -> (Timestamp, Timestamp, &JobId) {
         (self.dropped_at, self.created_at, &self.job)
@@ -176,13 +178,13 @@ impl Latest {
 }
 
 impl Summary {
-    /// As [`Job::order`].
+    /// The sort key, as in [`Job::order`].
     #[must_use]
     pub fn order(&self) -> (Timestamp, Timestamp, &JobId) {
         (self.source.last_modified, self.created_at, &self.job)
     }
 
-    /// Of a file that cannot be a catalog.
+    /// The summary of a file that cannot be a catalog.
     #[must_use]
     pub fn rejected(job: JobId, catalog: Catalog, source: Source, problem: CatalogError, now: Timestamp) -> Self {
         Self {
@@ -203,7 +205,7 @@ impl Summary {
     }
 }
 
-/// Builds a summary from the results, one after the other.
+/// Adds up results, one after the other, into a summary.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     counts: Counts,
@@ -256,7 +258,7 @@ impl Tally {
             (0, _) => Status::Failed,
             _ => Status::CompleteWithFailures,
         };
-        // What is reused ended before this job began.
+        // A reused outcome ended before this job began.
         let finished_at = self.finished_at.max(Some(job.created_at));
         Summary { status, manifest: Some(manifest), finished_at, rows_merged: 0, ..self.so_far(job) }
     }

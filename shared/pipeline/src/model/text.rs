@@ -1,4 +1,4 @@
-//! Cutting text that others wrote.
+//! Cuts texts that come from outside (API answers, cells, column names) to a length that results and messages can hold.
 
 /// Cuts a text to at most `max_bytes` bytes of UTF-8, at a character boundary; a cut text ends in `…`.
 #[must_use]
@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_character_is_cut_in_two() {
+    fn no_character_is_split() {
         for (text, max, expected) in
             [("", 4, ""), ("abcd", 4, "abcd"), ("abcde", 4, "a…"), ("ééé", 6, "ééé"), ("éééé", 6, "é…"), ("éa", 2, "…")]
         {

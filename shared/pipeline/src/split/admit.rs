@@ -112,7 +112,7 @@ pub async fn validate(
             let what = format!("more than {} rows; cut the file into several", settings.max_rows);
             return Err(CatalogError::new("too_many_rows", what).on(record.line).into());
         }
-        let Validated { verdict, .. } = validator.judge(record)?;
+        let Validated { verdict, .. } = validator.validate(record)?;
         judged(job.rows, record.line, &verdict);
         match verdict {
             Ok(accepted) => {
@@ -123,7 +123,7 @@ pub async fn validate(
         }
         if let Some(max) = settings.max_images.filter(|&max| job.images > max) {
             let what =
-                format!("asks for more than {max} pictures, which is what one job may make; cut the file into several");
+                format!("asks for more than {max} images, which is what one job may make; cut the file into several");
             return Err(CatalogError::new("too_many_images", what).on(record.line).into());
         }
     }

@@ -126,7 +126,7 @@ impl<'a> Rows<'a> {
             }
             self.row += 1;
             // Also for rows that have been sent: the validator must know their SKUs.
-            let Validated { verdict, input } = validator.judge(record).map_err(ReadError::from)?;
+            let Validated { verdict, input } = validator.validate(record).map_err(ReadError::from)?;
             if self.row <= self.done {
                 continue;
             }
