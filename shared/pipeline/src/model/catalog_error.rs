@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a file cannot be a catalog. The job gets a summary with status `rejected`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "NotACatalog"))]
 pub struct CatalogError {
     /// Machine-readable code, for example `missing_column`.
     pub code: String,
