@@ -29,13 +29,14 @@ use crate::{
         keys::{Manifests, review_name},
         result::{Completed, Failed, RowResult},
         summary::{Counts, Summary},
+        text::shorten,
     },
     ports::StoreError,
 };
 
 /// SKUs on one page: as many as a browser and a person can handle.
 const PER_PAGE: u64 = 1_000;
-/// Characters of an error that are shown.
+/// The longest error text that is shown, in bytes.
 const MAX_ERROR: usize = 2_000;
 
 const STYLE: &str = include_str!("../../templates/review.css");
@@ -169,7 +170,11 @@ impl<'a> Review<'a> {
             facts: format!("Row {} · line {} · {calls}", row.row, row.line),
             source: column("image_url").and_then(web_address),
             images: Vec::new(),
-            why: Some(Why { code: &row.error_code, error: shortened(&row.error), remedy: remedy(row.error_class) }),
+            why: Some(Why {
+                code: &row.error_code,
+                error: shorten(row.error.clone(), MAX_ERROR),
+                remedy: remedy(row.error_class),
+            }),
         }
     }
 }
@@ -186,15 +191,6 @@ fn web_address(url: &str) -> Option<&str> {
     let scheme = url.split_once("://")?.0;
     let web = scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
     (web && !url.contains(|c: char| c.is_whitespace() || c.is_control())).then_some(url)
-}
-
-fn shortened(text: &str) -> String {
-    let mut characters = text.chars();
-    let mut short: String = characters.by_ref().take(MAX_ERROR).collect();
-    if characters.next().is_some() {
-        short.push('…');
-    }
-    short
 }
 
 fn remedy(class: ErrorClass) -> &'static str {

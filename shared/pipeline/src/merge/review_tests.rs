@@ -80,12 +80,12 @@ fn only_web_addresses_are_followed() {
 }
 
 #[test]
-fn a_kept_picture_is_linked_by_its_key_and_falls_back_to_the_api() {
+fn a_kept_image_is_linked_by_its_key_and_falls_back_to_the_api() {
     let html = card(&completed(&json!({})));
     assert!(html.contains("href=\"../../../../images/spring/shoes/a%252Fb/a%252Fb_1.png\""), "{html}");
     assert!(html.contains("data-fallback=\"https://x.test/1.png\""), "{html}");
     assert!(html.contains("width=\"64\" height=\"32\""), "{html}");
-    assert!(html.contains("not kept"), "the second picture has neither a copy nor an address: {html}");
+    assert!(html.contains("not kept"), "the second image has neither a copy nor an address: {html}");
     assert!(html.contains("Row 1 · m · 1.2 s"), "{html}");
     assert!(card(&completed(&json!({ "short": true }))).contains("data-state=\"short\""));
 }
