@@ -327,7 +327,7 @@ fn bad_rows_fail_alone_with_their_line_and_come_back_in_failed_csv() {
     let failed = workspace.manifest_file("failed.csv");
     assert_eq!(failed.lines().count(), 1 + 9);
     assert!(failed.contains("E,t,mug.png,b,s,invalid_image_url,"), "{failed}");
-    assert!(failed.contains("already, with another request"), "{failed}");
+    assert!(failed.contains("already has `dup`, with another request"), "{failed}");
     // No SKU has escaped from the directory.
     let strays: Vec<_> =
         std::fs::read_dir(workspace.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
