@@ -63,10 +63,10 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 BENCHED = -p packshot-splitter -p packshot-generator -p packshot-merger -p packshot-benches
 
 bench:
-	cargo build --release -p packshot $(BENCHED) --bins
+	cargo build --profile measured -p packshot $(BENCHED) --bins
 # With a target, because cargo-lambda makes directories of the same names under target/lambda.
 	cargo build --profile lambda --target $(HOST) $(BENCHED) --bin splitter --bin generator --bin merger --bin minimal-lambda
-	$(TARGET)/release/bench run --binaries $(TARGET)/release --bootstraps $(TARGET)/$(HOST)/lambda $(BENCH)
+	$(TARGET)/measured/bench run --binaries $(TARGET)/measured --bootstraps $(TARGET)/$(HOST)/lambda $(BENCH)
 
 # Fails if a ratio is 20 % worse than the committed one. Not part of `test`: it needs a quiet machine.
 bench-check: BENCH = --compare benches/baseline.json

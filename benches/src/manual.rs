@@ -12,10 +12,10 @@ use crate::{events, lambda::Lambda, outcome::Outcome};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples, in the environment of the fake services (see benches/README.md):
-  bench lambda --split incoming/c.csv target/release/splitter
-  bench lambda --generate 100 --times 10 target/release/generator
-  bench lambda --merge 100000 target/release/merger
-  bench lambda --generate 100 -- perf record -g -o perf.data target/release/generator")]
+  bench lambda --split incoming/c.csv target/measured/splitter
+  bench lambda --generate 100 --times 10 target/measured/generator
+  bench lambda --merge 100000 target/measured/merger
+  bench lambda --generate 100 -- perf record -g -o perf.data target/measured/generator")]
 pub(crate) struct LambdaArgs {
     /// Invoke with the event that this key was uploaded.
     #[arg(long, value_name = "KEY", group = "what")]

@@ -56,7 +56,7 @@ pub(crate) struct MillionArgs {
     #[arg(long, default_value_t = 2)]
     generators: usize,
     /// Where the functions are: the output directory of `cargo build --release`.
-    #[arg(long, value_name = "DIR", default_value = "target/release")]
+    #[arg(long, value_name = "DIR", default_value = "target/measured")]
     binaries: PathBuf,
     /// Where the stages and all samples are written as JSON.
     #[arg(long, value_name = "FILE", default_value = "target/million.json")]

@@ -30,7 +30,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = Size::Full)]
     size: Size,
     /// Where `packshot` and the functions are: the output directory of `cargo build --release`.
-    #[arg(long, value_name = "DIR", default_value = "target/release")]
+    #[arg(long, value_name = "DIR", default_value = "target/measured")]
     binaries: PathBuf,
     /// Where the deployable functions and `minimal-lambda` are (profile `lambda`); without it no cold starts are measured.
     #[arg(long, value_name = "DIR")]

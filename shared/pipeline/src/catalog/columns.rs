@@ -12,7 +12,7 @@ use crate::{
         catalog_error::CatalogError,
         column::{Column, ColumnMap, normal},
         spreadsheet,
-        text::shorten,
+        text::excerpt,
     },
 };
 
@@ -303,9 +303,8 @@ fn missing_columns(fields: &[&str], format: &ExportFormat, missing: &[Column]) -
 /// The column names of a header, shortened for messages.
 fn listed(fields: &[&str]) -> String {
     const SHOWN: usize = 60;
-    const MAX_NAME_BYTES: usize = 60;
-    let mut names: Vec<String> =
-        fields.iter().take(SHOWN).map(|&field| shorten(field.to_owned(), MAX_NAME_BYTES)).collect();
+    const MAX_NAME: usize = 60;
+    let mut names: Vec<String> = fields.iter().take(SHOWN).map(|field| excerpt(field, MAX_NAME)).collect();
     if fields.len() > SHOWN {
         names.push(format!("… and {} more", fields.len() - SHOWN));
     }

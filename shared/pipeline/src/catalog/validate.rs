@@ -22,12 +22,12 @@ use crate::{
     },
     model::{
         catalog_error::CatalogError, column::Column, defaults::Defaults, json, message::MAX_ROW_BYTES,
-        request::Request, spreadsheet, text::shorten,
+        request::Request, spreadsheet, text::excerpt,
     },
 };
 
-/// The longest cell that a message quotes, in bytes.
-const MAX_EXCERPT_BYTES: usize = 63;
+/// The characters of a cell that a message quotes.
+const MAX_EXCERPT: usize = 60;
 
 /// A validated row. It borrows everything, because the splitter validates millions of rows, twice.
 pub struct Validated<'a> {
@@ -194,7 +194,11 @@ impl<'a> CatalogRow<'a> {
         match self.get(Column::N) {
             "" => Ok(defaults.n),
             text => text.parse().ok().filter(|n| (1..=4).contains(n)).ok_or_else(|| {
-                self.reject("invalid_n", Some(Column::N), format!("`{}` is not 1, 2, 3 or 4", excerpt(text)))
+                self.reject(
+                    "invalid_n",
+                    Some(Column::N),
+                    format!("`{}` is not 1, 2, 3 or 4", excerpt(text, MAX_EXCERPT)),
+                )
             }),
         }
     }
@@ -247,7 +251,10 @@ impl<'a> CatalogRow<'a> {
             return Err(self.reject("row_too_large", None, what));
         }
         let Some(line) = skus.conflicting_line(self.sku, request, self.record.line) else { return Ok(()) };
-        let what = format!("line {line} already has `{}`, with another request; keep one of them", excerpt(self.sku));
+        let what = format!(
+            "line {line} already has `{}`, with another request; keep one of them",
+            excerpt(self.sku, MAX_EXCERPT)
+        );
         Err(self.reject("duplicate_sku", Some(Column::Sku), what))
     }
 
@@ -383,11 +390,6 @@ fn check_image_url(url: &str) -> Result<(), &'static str> {
         return Err("contains white space; write %20 instead");
     }
     Ok(())
-}
-
-/// The beginning of a cell, for messages.
-fn excerpt(cell: &str) -> String {
-    shorten(cell.to_owned(), MAX_EXCERPT_BYTES)
 }
 
 /// An upper bound of the size of a row's message, in bytes. Cheap enough for every row: JSON escapes one byte as at most six.

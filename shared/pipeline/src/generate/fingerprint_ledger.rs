@@ -211,6 +211,9 @@ impl<'a> FingerprintLedger<'a> {
                     precondition = Precondition::Matches(etag);
                 }
                 LedgerRead::Entry(Some(Versioned { value, etag })) if value.is_as_written(next) => {
+                    // After our lease, an equal entry can also be another worker's: it counted our call, claimed, was
+                    // throttled and released. And another worker's late outcome can hide a count of ours. No content
+                    // tells these apart, so in either case the metric is off by one; the ledger is not.
                     record(true);
                     next.others = value.others;
                     return Ok(WriteOutcome::Landed(etag));

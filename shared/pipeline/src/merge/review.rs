@@ -29,14 +29,14 @@ use crate::{
         keys::{Manifests, review_name},
         result::{Completed, Failed, RowResult},
         summary::{Counts, Summary},
-        text::shorten,
+        text::excerpt,
     },
     ports::StoreError,
 };
 
 /// SKUs on one page: as many as a browser and a person can handle.
 const PER_PAGE: u64 = 1_000;
-/// The longest error text that is shown, in bytes.
+/// The characters of an error that are shown.
 const MAX_ERROR: usize = 2_000;
 
 const STYLE: &str = include_str!("../../templates/review.css");
@@ -172,7 +172,7 @@ impl<'a> Review<'a> {
             images: Vec::new(),
             why: Some(Why {
                 code: &row.error_code,
-                error: shorten(row.error.clone(), MAX_ERROR),
+                error: excerpt(&row.error, MAX_ERROR),
                 remedy: remedy(row.error_class),
             }),
         }
