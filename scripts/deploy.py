@@ -357,7 +357,7 @@ def destroy(options):
         waiting = waiting_messages(client, stack_outputs(described))
         if waiting and not options.yes:
             raise DeployError("\n".join([*(f"- {count} messages wait in the {name}; they go with the stack" for name, count in waiting),
-                                      "- nothing was deleted; say YES=1 to lose them (drop the catalog again later: what was "
+                                      "- nothing was deleted; say YES=1 to lose them (upload the catalog again later: what was "
                                       "paid for is not paid again)"]))
         say(f"Deleting the stack {stack} ...")
         client("cloudformation").delete_stack(StackName=stack)

@@ -95,7 +95,7 @@ def prepare(event, stack):
     for job in sorted(set(re.findall(r"results/([0-9a-f]{16})/", text))):
         if not exists(s3, bucket, f"results/{job}/job.json"):
             say(f"The event names job {job}, which is not in the bucket: running events/catalog.csv instead")
-            text = text.replace(job, local.drop_catalog(s3, bucket)[1]["job"])
+            text = text.replace(job, local.upload_catalog(s3, bucket)[1]["job"])
     return text
 
 

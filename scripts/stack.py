@@ -31,7 +31,7 @@ STACK = "packshot"
 FUNCTIONS = ["splitter", "generator", "merger"]
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-# A release build of everything takes six minutes on two cores; longer than this, something else is wrong.
+# A release build of everything takes a few minutes; longer than this, something else is wrong.
 BUILD_SECONDS = 1800
 # `demo` copies a job's files to this directory below the state directory, where a browser can open them.
 DEMO_DIR = "packshot-demo"
@@ -311,12 +311,12 @@ def down(options):
 # ---- Demo
 
 
-def drop_catalog(s3, bucket):
+def upload_catalog(s3, bucket):
     """Uploads events/catalog.csv as incoming/catalog.csv and waits for the end of its job. Returns the job's prefix under
     manifests/, and its summary."""
     catalog = ROOT / "events" / "catalog.csv"
     version = s3.put_object(Bucket=bucket, Key="incoming/catalog.csv", Body=catalog.read_bytes())["VersionId"]
-    say(f"Dropped {catalog.relative_to(ROOT)} into s3://{bucket}/incoming/")
+    say(f"Uploaded {catalog.relative_to(ROOT)} to s3://{bucket}/incoming/")
 
     def finished():
         for key in list_keys(s3, bucket, "manifests/catalog/"):
@@ -338,7 +338,7 @@ def demo(options):
     record = running_stack(options.state_dir)
     stack = record["stack"] if record else up(options)
     s3, bucket = clients(stack["endpoint"])("s3"), stack["bucket"]
-    prefix, summary = drop_catalog(s3, bucket)
+    prefix, summary = upload_catalog(s3, bucket)
     local = options.state_dir / DEMO_DIR
     shutil.rmtree(local, ignore_errors=True)
     for key in list_keys(s3, bucket, prefix) + list_keys(s3, bucket, "images/catalog/"):
@@ -463,7 +463,7 @@ def command_line():
     commands.add_parser("up", parents=[common, starting], help="build, start, deploy; prints one JSON line")
     commands.add_parser("down", parents=[common], help="end what `up` started")
     commands.add_parser("demo", parents=[common, starting],
-                        help="start a stack if none runs, drop events/catalog.csv, report what comes out")
+                        help="start a stack if none runs, upload events/catalog.csv, report what comes out")
     environment = commands.add_parser(
         "env", parents=[common], help="print the variables of a function of the running stack", epilog=ENV_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter)

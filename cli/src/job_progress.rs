@@ -40,7 +40,7 @@ impl JobProgress {
     }
 }
 
-/// Follows a job: reads each result once, however often it looks.
+/// Follows a job: reads each result once, however often it polls.
 #[derive(Debug, Default)]
 pub struct JobFollower {
     /// Row → its result's ETag and, if it is completed, the number of its images.
@@ -49,7 +49,7 @@ pub struct JobFollower {
 
 impl JobFollower {
     /// Reads what has changed since the last time.
-    pub async fn look(
+    pub async fn poll(
         &mut self,
         ports: &Ports,
         job: &JobId,
@@ -89,7 +89,7 @@ impl JobFollower {
 
 /// The images of a completed row; `None` for a failed one.
 fn images(line: &[u8]) -> Option<u64> {
-    match serde_json::from_slice(line) {
+    match RowResult::read(line) {
         Ok(RowResult::Completed(row)) => Some(row.image_count as u64),
         _ => None,
     }

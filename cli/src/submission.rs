@@ -1,4 +1,8 @@
-//! A catalog in the bucket of a deployment: the upload, the wait, and the manifest.
+//! The store's side of `packshot submit`: uploads a catalog, polls its job, and downloads its manifest.
+//!
+//! The job's id follows from the bucket, the key and the version that S3 gives the upload, so the command knows it at once. A
+//! poll reads the job's summary, which ends the wait; until then it reads the number of rows from
+//! `job.json`, the progress with a [`JobFollower`], and the breaker: an open breaker explains why nothing happens.
 
 use std::{
     io::{self, Write as _},
@@ -82,7 +86,7 @@ impl Submission {
     }
 
     /// Reads how far the job is.
-    pub(crate) async fn look(&mut self) -> Result<Snapshot, StoreError> {
+    pub(crate) async fn poll(&mut self) -> Result<Snapshot, StoreError> {
         let summary = Document::summary(&self.files).read_or_discard(&self.ports).await?.value;
         if summary.as_ref().is_some_and(|summary| summary.status != Status::Running) {
             return Ok(Snapshot { ended: summary, progress: None, breaker: None });
@@ -91,7 +95,7 @@ impl Submission {
             self.rows = Document::job(&self.job).read_or_discard(&self.ports).await?.value.map(|job| job.rows);
         }
         let progress = match self.rows {
-            Some(rows) => Some((self.follower.look(&self.ports, &self.job, rows, summary.as_ref()).await?, rows)),
+            Some(rows) => Some((self.follower.poll(&self.ports, &self.job, rows, summary.as_ref()).await?, rows)),
             None => None,
         };
         Ok(Snapshot { ended: None, progress, breaker: open_breaker(&self.ports).await? })

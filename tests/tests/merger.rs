@@ -235,7 +235,7 @@ impl Split {
 
     async fn assert_honest(&self) -> Etag {
         let (summary, etag) = self.summary().await;
-        let progress = JobFollower::default().look(&self.ports, &self.job.job, ROWS, Some(&summary)).await.unwrap();
+        let progress = JobFollower::default().poll(&self.ports, &self.job.job, ROWS, Some(&summary)).await.unwrap();
         self.assert_running(&summary, progress);
         etag
     }

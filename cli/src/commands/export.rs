@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::{
     exit_status::{CommandResult, ExitStatus},
-    export::{Export, ExportError, Exported, System},
+    export::{Export, ExportCounts, ExportError, System},
     output,
 };
 
@@ -44,30 +44,30 @@ pub(crate) struct ExportArgs {
 /// Exports, and says on standard error what was left out.
 pub(crate) fn run(args: ExportArgs) -> CommandResult {
     let export = Export { manifest: args.manifest, system: args.to, base_url: args.base_url };
-    let exported = match args.output {
+    let counts = match args.output {
         Some(path) => export.write_file(&path)?,
         None => match export.write(output::stdout()) {
             Err(ExportError::Output(error)) if output::is_closed(&error) => return Ok(ExitStatus::Done),
-            exported => exported?,
+            counts => counts?,
         },
     };
-    say_exported(&exported);
+    say_counts(&counts);
     Ok(ExitStatus::Done)
 }
 
-fn say_exported(exported: &Exported) {
-    output::say(format_args!("{} products with {} images are exported.", exported.products, exported.images));
+fn say_counts(counts: &ExportCounts) {
+    output::say(format_args!("{} products with {} images are exported.", counts.products, counts.images));
     let say = |count, what: &str| {
         if count > 0 {
             output::say(format_args!("{count} {what}"));
         }
     };
-    say(exported.failed, "failed rows are left out.");
+    say(counts.failed, "failed rows are left out.");
     say(
-        exported.without_address,
+        counts.without_address,
         "completed rows are left out: the API gave no addresses. Use --base-url to link to the stored images.",
     );
-    say(exported.repeated, "rows are left out: their SKU is in an earlier row, with the same images.");
-    say(exported.clashes, "SKUs make the same handle as another SKU; Shopify would treat them as one product.");
-    say(exported.defused, "SKUs start like a spreadsheet formula and got a leading apostrophe.");
+    say(counts.repeated, "rows are left out: their SKU is in an earlier row, with the same images.");
+    say(counts.clashes, "SKUs make the same handle as another SKU; Shopify would treat them as one product.");
+    say(counts.defused, "SKUs start like a spreadsheet formula and got a leading apostrophe.");
 }

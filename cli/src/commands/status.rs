@@ -43,7 +43,7 @@ pub(crate) struct StatusArgs {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Shown {
+struct StatusOutput {
     v: u32,
     jobs: Vec<Summary>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,17 +68,17 @@ pub(crate) async fn run(args: StatusArgs) -> CommandResult {
         }
     };
     let breaker = jobs::open_breaker(&target.ports).await?;
-    let shown = Shown { v: 1, jobs, progress, breaker, retry_queue: retry_queue(&target).await };
+    let status = StatusOutput { v: 1, jobs, progress, breaker, retry_queue: retry_queue(&target).await };
     if args.json {
-        output::print(String::from_utf8_lossy(&json::to_pretty(&shown)))?;
+        output::print(String::from_utf8_lossy(&json::to_pretty(&status)))?;
         return Ok(ExitStatus::Done);
     }
-    match shown.jobs.as_slice() {
-        [job] if args.job.is_some() => output::print(detail(job, shown.progress))?,
+    match status.jobs.as_slice() {
+        [job] if args.job.is_some() => output::print(detail(job, status.progress))?,
         [] => output::print(format_args!("No job yet in {}.", target.name))?,
         jobs => output::print(table(jobs))?,
     }
-    if let Some(breaker) = &shown.breaker {
+    if let Some(breaker) = &status.breaker {
         output::print(format_args!(
             "No calls since {}: the API account cannot be charged ({}). The next attempt is at {}.",
             time(breaker.since),
@@ -86,7 +86,7 @@ pub(crate) async fn run(args: StatusArgs) -> CommandResult {
             time(breaker.next_probe)
         ))?;
     }
-    if let Some(waiting) = shown.retry_queue.filter(|&waiting| waiting > 0) {
+    if let Some(waiting) = status.retry_queue.filter(|&waiting| waiting > 0) {
         let bucket = target.name;
         output::print(format_args!(
             "{waiting} messages are in the retry queue; `packshot redrive --bucket {bucket}` runs them again."
@@ -101,7 +101,7 @@ async fn progress(target: &Target, job: &Summary) -> Result<Option<JobProgress>,
         return Ok(None);
     }
     let mut follower = JobFollower::default();
-    Ok(Some(follower.look(&target.ports, &job.job, job.counts.rows, Some(job)).await?))
+    Ok(Some(follower.poll(&target.ports, &job.job, job.counts.rows, Some(job)).await?))
 }
 
 /// A status without the queue is better than none: the queues may be missing, or the user may not be permitted to read them.

@@ -1,4 +1,8 @@
-//! `packshot submit`: a catalog to the bucket of a deployment, and its manifest back.
+//! `packshot submit`: runs a catalog on a deployment.
+//!
+//! The command first checks the file as the splitter would, and refuses one that cannot be a catalog. It then uploads the file
+//! under `incoming/`, which starts the job. With `--wait` it polls the bucket for the job's results and its summary, shows the
+//! progress, and downloads the manifest when the summary says that the job has ended. If it is interrupted, the job goes on.
 
 use std::{
     io,
@@ -25,11 +29,11 @@ use crate::{
     summary_report::{print_done, say_top_errors},
 };
 
-/// Time between two looks at the bucket in the first minute, and later.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const LATER_LOOK_EVERY: Duration = Duration::from_secs(5);
-/// A working deployment has read a catalog by then.
-const WORRY_AFTER: Duration = Duration::from_secs(60);
+/// Time between two polls of the bucket: in the first minute, and later.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+const LATER_POLL_EVERY: Duration = Duration::from_secs(5);
+/// A working deployment has read a catalog by then; if not, the user is warned.
+const WARN_AFTER: Duration = Duration::from_secs(60);
 
 /// Arguments of `packshot submit`.
 #[derive(Debug, Args)]
@@ -66,7 +70,7 @@ pub(crate) struct SubmitArgs {
 #[derive(Debug, thiserror::Error)]
 enum SubmitError {
     #[error("{path} cannot be a catalog and was not uploaded: {problem}")]
-    CatalogError { path: String, problem: CatalogError },
+    InvalidCatalog { path: String, problem: CatalogError },
     /// The settings of the deployment may differ from those of the check.
     #[error("{path} was uploaded, and the deployment rejected it: {problem}\nNo call was made. See {summary}")]
     Rejected { path: String, problem: CatalogError, summary: String },
@@ -84,7 +88,7 @@ pub(crate) async fn run(args: SubmitArgs) -> CommandResult {
     let (Some(found), Some(catalog)) = (&check.found, Catalog::of(&key)) else {
         let unnamed = || CatalogError::new("not_a_catalog", "its name is not the name of a catalog");
         let problem = check.problem.unwrap_or_else(unnamed);
-        return Err(SubmitError::CatalogError { path, problem }.into());
+        return Err(SubmitError::InvalidCatalog { path, problem }.into());
     };
     say_found(found);
     let manifest = args.output.unwrap_or_else(|| default_output(&catalog));
@@ -141,11 +145,11 @@ async fn wait(submission: &mut Submission) -> Result<Summary, StoreError> {
     let began = Instant::now();
     let mut progress = Progress::new();
     progress.say("Waiting for the manifest. Ctrl-C ends the waiting, not the job.");
-    let (mut worried, mut suspended) = (false, false);
+    let (mut warned, mut suspended) = (false, false);
     // Where parts are counted, the rows rise in leaps; between two of them, the rate is what it was at the last one.
     let mut last_change = (0, Duration::ZERO);
     loop {
-        let now = submission.look().await?;
+        let now = submission.poll().await?;
         if let Some(summary) = now.ended {
             progress.finish();
             return Ok(summary);
@@ -155,10 +159,10 @@ async fn wait(submission: &mut Submission) -> Result<Summary, StoreError> {
                 if !job.by_part || job.done != last_change.0 {
                     last_change = (job.done, began.elapsed());
                 }
-                progress.update(job.done, rows, &note(job, rows, last_change.1));
+                progress.update(job.done, rows, &progress_text(job, rows, last_change.1));
             }
-            None if !worried && began.elapsed() > WORRY_AFTER => {
-                worried = true;
+            None if !warned && began.elapsed() > WARN_AFTER => {
+                warned = true;
                 progress.say("The catalog has not been read yet. Is packshot deployed on this bucket? Still waiting.");
             }
             None => {}
@@ -173,19 +177,19 @@ async fn wait(submission: &mut Submission) -> Result<Summary, StoreError> {
                 None => progress.say("The account can be charged again; the calls continue."),
             }
         }
-        let pause = if began.elapsed() < WORRY_AFTER { LOOK_EVERY } else { LATER_LOOK_EVERY };
+        let pause = if began.elapsed() < WARN_AFTER { POLL_EVERY } else { LATER_POLL_EVERY };
         tokio::time::sleep(pause).await;
     }
 }
 
 /// What the bar does not show: failures, images, rate and, computed from it, the time left.
-fn note(now: JobProgress, rows: u64, elapsed: Duration) -> String {
-    let mut note = format!("{} failed, {} images", now.failed, now.images);
+fn progress_text(now: JobProgress, rows: u64, elapsed: Duration) -> String {
+    let mut text = format!("{} failed, {} images", now.failed, now.images);
     let per_minute = now.done as f64 * 60.0 / elapsed.as_secs_f64().max(1.0);
     if now.done > 0 {
         let left = (rows - now.done.min(rows)) as f64 / per_minute * 60.0;
         let left = HumanDuration(Duration::from_secs_f64(left));
-        note.push_str(&format!(", {per_minute:.0} rows a minute, about {left} left"));
+        text.push_str(&format!(", {per_minute:.0} rows a minute, about {left} left"));
     }
-    note + &now.caveat()
+    text + &now.caveat()
 }

@@ -35,15 +35,15 @@ pub enum ScriptError {
     /// The file cannot be read.
     #[error("cannot read the script {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the script.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The file is not a script.
     #[error("{} is not a script: {source}", path.display())]
     Invalid {
-        /// The file.
+        /// Path of the script.
         path: PathBuf,
         /// What is wrong, with line and column.
         source: serde_json::Error,

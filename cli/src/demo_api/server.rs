@@ -1,4 +1,9 @@
 //! The demo API's HTTP side.
+//!
+//! One task accepts connections, and each connection is a task of its own. A generation request is parsed and recorded in the
+//! [`CallLog`], which decides on the answer: the script's, or a success. Images are not stored: their address contains a hash of
+//! the request, and an image is drawn from this hash when it is requested. Dropping the sender of `stopped` ends the server:
+//! answers in progress get [`SHUTDOWN_GRACE`], and scripted silence is cut off.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -44,13 +49,13 @@ pub(super) struct State {
     pub(super) calls: Mutex<CallLog>,
 }
 
-type Body = UnsyncBoxBody<Bytes, Broken>;
-type Answered = Result<Response<Body>, Broken>;
+type Body = UnsyncBoxBody<Bytes, DroppedConnection>;
+type Answered = Result<Response<Body>, DroppedConnection>;
 
 /// Drops the connection: hyper closes it when a service or a body fails.
 #[derive(Debug, thiserror::Error)]
 #[error("connection cut")]
-struct Broken;
+struct DroppedConnection;
 
 pub(super) async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: oneshot::Receiver<Infallible>) {
     let graceful = GracefulShutdown::new();
@@ -122,14 +127,14 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answered {
 }
 
 /// The body, or the answer to one that is too large.
-async fn read(body: Incoming) -> Result<Result<Bytes, Response<Body>>, Broken> {
+async fn read(body: Incoming) -> Result<Result<Bytes, Response<Body>>, DroppedConnection> {
     match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(body) => Ok(Ok(body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => {
             Ok(Err(error_response(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request is too large")))
         }
         // The client disconnected while it sent.
-        Err(_) => Err(Broken),
+        Err(_) => Err(DroppedConnection),
     }
 }
 
@@ -148,8 +153,8 @@ async fn generate(state: &State, headers: &HeaderMap, body: Incoming) -> Answere
         Ok(body) => body,
         Err(too_large) => return refuse(too_large),
     };
-    let wanted = match Wanted::parse(&body) {
-        Ok(wanted) => wanted,
+    let request = match ParsedRequest::parse(&body) {
+        Ok(request) => request,
         Err((code, message)) => return refuse(error_response(StatusCode::BAD_REQUEST, code, &message)),
     };
     let key = match headers.get("idempotency-key") {
@@ -157,7 +162,7 @@ async fn generate(state: &State, headers: &HeaderMap, body: Incoming) -> Answere
         None => hex::encode(Sha256::digest(&body)),
     };
 
-    let answer = state.calls.lock().record(&key, &wanted.prompt, &wanted.image_url);
+    let answer = state.calls.lock().record(&key, &request.prompt, &request.image_url);
     tokio::time::sleep(answer.delay(state.latency)).await;
     if answer.no_answer {
         std::future::pending::<()>().await;
@@ -165,7 +170,7 @@ async fn generate(state: &State, headers: &HeaderMap, body: Incoming) -> Answere
     let (content_type, body) = match (&answer.json, &answer.body) {
         (Some(json), _) => ("application/json", json.to_string().into()),
         (None, Some(text)) => ("text/plain; charset=utf-8", Bytes::from(text.clone())),
-        (None, None) if answer.status.is_success() => match success(state, &wanted, &answer) {
+        (None, None) if answer.status.is_success() => match success(state, &request, &answer) {
             Ok(json) => ("application/json", json.to_string().into()),
             Err(error) => return Ok(broken_encoder(&error)),
         },
@@ -177,7 +182,7 @@ async fn generate(state: &State, headers: &HeaderMap, body: Incoming) -> Answere
     };
     let mut response = match answer.cut {
         None => response(answer.status, content_type, body),
-        Some(Cut::Before) => return Err(Broken),
+        Some(Cut::Before) => return Err(DroppedConnection),
         Some(Cut::Headers) => cut_response(answer.status, content_type, body.len(), Bytes::new()),
         Some(Cut::Body) => cut_response(answer.status, content_type, body.len(), body.slice(..body.len() / 2)),
     };
@@ -188,7 +193,7 @@ async fn generate(state: &State, headers: &HeaderMap, body: Incoming) -> Answere
 }
 
 /// The fields of a valid request.
-struct Wanted {
+struct ParsedRequest {
     prompt: String,
     image_url: String,
     model: String,
@@ -197,7 +202,7 @@ struct Wanted {
     hash: u64,
 }
 
-impl Wanted {
+impl ParsedRequest {
     /// An error consists of `error.code` and `error.message`.
     fn parse(body: &[u8]) -> Result<Self, (&'static str, String)> {
         let fields: BTreeMap<String, Value> = serde_json::from_slice(body)
@@ -221,18 +226,18 @@ impl Wanted {
     }
 }
 
-fn success(state: &State, wanted: &Wanted, answer: &Answer) -> Result<Value, png::EncodingError> {
-    let data = (1..=u32::from(answer.images.unwrap_or(wanted.n)))
+fn success(state: &State, request: &ParsedRequest, answer: &Answer) -> Result<Value, png::EncodingError> {
+    let data = (1..=u32::from(answer.images.unwrap_or(request.n)))
         .map(|variant| match answer.form {
-            Form::Url => Ok(json!({"url": format!("{}/images/{:016x}_{variant}.png", state.base_url, wanted.hash)})),
+            Form::Url => Ok(json!({"url": format!("{}/images/{:016x}_{variant}.png", state.base_url, request.hash)})),
             Form::B64Json => {
-                images::png(wanted.hash, variant).map(|png| json!({"b64_json": BASE64_STANDARD.encode(png)}))
+                images::png(request.hash, variant).map(|png| json!({"b64_json": BASE64_STANDARD.encode(png)}))
             }
         })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(json!({
-        "id": format!("gen_{:016x}", wanted.hash),
-        "model_actual": format!("openai/{}", wanted.model),
+        "id": format!("gen_{:016x}", request.hash),
+        "model_actual": format!("openai/{}", request.model),
         "data": data,
     }))
 }
@@ -260,7 +265,7 @@ fn cut_response(status: StatusCode, content_type: &'static str, promised: usize,
     let breaks = stream::once(async {
         // hyper flushes when the body is not ready; an immediate error would discard the headers.
         tokio::task::yield_now().await;
-        Err(Broken)
+        Err(DroppedConnection)
     });
     let body = stream::iter((!sent.is_empty()).then(|| Ok(Frame::data(sent)))).chain(breaks);
     let mut response = with_body(status, content_type, StreamBody::new(body).boxed_unsync());

@@ -1,3 +1,8 @@
+//! The demo API over real HTTP, as a client observes it.
+//!
+//! Most tests start a server of their own with a script, and compare what the client observes and what the server counts as
+//! calls with what the script says.
+
 use std::io::Cursor;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -140,9 +145,9 @@ async fn bad_requests_are_refused_and_cost_nothing() {
     assert_eq!(api.calls(), Calls { total: 0, billed: 0, refused, calls: Vec::new() });
 }
 
-/// What a client sees of one scripted answer.
+/// What a client observes of one scripted answer.
 #[derive(Debug, PartialEq)]
-enum Seen {
+enum Observed {
     Images(usize),
     Answer(u16, String),
     NoConnection,
@@ -150,24 +155,24 @@ enum Seen {
     Silence,
 }
 
-async fn see(api: &Served, body: &Value) -> Seen {
+async fn observe(api: &Served, body: &Value) -> Observed {
     let answer = match post(api, body).await {
         Ok(answer) => answer,
-        Err(error) if error.is_timeout() => return Seen::Silence,
-        Err(_) => return Seen::NoConnection,
+        Err(error) if error.is_timeout() => return Observed::Silence,
+        Err(_) => return Observed::NoConnection,
     };
     let status = answer.status().as_u16();
-    let Ok(text) = answer.text().await else { return Seen::HalfBody(status) };
+    let Ok(text) = answer.text().await else { return Observed::HalfBody(status) };
     let json: Value = serde_json::from_str(&text).unwrap_or_default();
     match json["data"].as_array() {
-        Some(data) if status == 200 => Seen::Images(data.len()),
-        _ => Seen::Answer(status, text),
+        Some(data) if status == 200 => Observed::Images(data.len()),
+        _ => Observed::Answer(status, text),
     }
 }
 
 #[tokio::test]
 async fn every_kind_of_answer_arrives_as_written_and_is_billed_accordingly() {
-    use Seen::*;
+    use Observed::*;
     let text = |status, body: &str| Answer(status, body.to_owned());
     let cases = [
         (json!({}), Images(3), 1),
@@ -197,9 +202,9 @@ async fn every_kind_of_answer_arrives_as_written_and_is_billed_accordingly() {
     ];
     for (scripted, expected, billed) in cases {
         let api = start(json!({"all": [scripted]})).await;
-        assert_eq!(see(&api, &request(ROW, 3)).await, expected, "{scripted}");
+        assert_eq!(observe(&api, &request(ROW, 3)).await, expected, "{scripted}");
         assert_eq!((api.calls().total, api.calls().billed), (1, billed), "{scripted}");
-        assert_eq!(see(&api, &request(ROW, 3)).await, Images(3), "after {scripted}");
+        assert_eq!(observe(&api, &request(ROW, 3)).await, Images(3), "after {scripted}");
     }
 }
 
@@ -309,7 +314,7 @@ async fn the_script_can_be_replaced_while_serving() {
     assert_eq!((status().await, status().await), (503, 200));
     assert_eq!(set(r#"{"account": "empty", "all": [{"status": 500}]}"#).await.0, 200);
     assert!(
-        matches!(see(&api, &request(ROW, 1)).await, Seen::Answer(402, body) if body.contains("insufficient_quota"))
+        matches!(observe(&api, &request(ROW, 1)).await, Observed::Answer(402, body) if body.contains("insufficient_quota"))
     );
     assert_eq!(set(r#"{"rules": [{"match": "", "answers": [{"status": 500}]}]}"#).await.0, 200);
     assert_eq!((status().await, status().await), (500, 200), "every sequence restarts");

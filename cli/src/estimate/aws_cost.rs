@@ -6,48 +6,48 @@ use packshot_pipeline::{generate::archive, model::keys::ROWS_PER_PART};
 use serde::{Deserialize, Serialize};
 
 /// US dollars, us-east-1, on demand, no free tier: AWS's public price lists of November 2026. An assumption.
-pub mod prices {
+mod prices {
     /// One GB-second of Lambda on arm64.
-    pub const LAMBDA_GB_SECOND_ARM: f64 = 0.000_013_333_4;
+    pub(super) const LAMBDA_GB_SECOND_ARM: f64 = 0.000_013_333_4;
     /// One GB-second of Lambda on x86_64.
-    pub const LAMBDA_GB_SECOND_X86: f64 = 0.000_016_666_7;
+    pub(super) const LAMBDA_GB_SECOND_X86: f64 = 0.000_016_666_7;
     /// One invocation.
-    pub const LAMBDA_REQUEST: f64 = 0.20e-6;
+    pub(super) const LAMBDA_REQUEST: f64 = 0.20e-6;
     /// One request to a standard queue, per 64 KiB.
-    pub const SQS_REQUEST: f64 = 0.40e-6;
+    pub(super) const SQS_REQUEST: f64 = 0.40e-6;
     /// One PUT, POST or LIST.
-    pub const S3_WRITE: f64 = 5e-6;
+    pub(super) const S3_WRITE: f64 = 5e-6;
     /// One GET or HEAD.
-    pub const S3_READ: f64 = 0.4e-6;
+    pub(super) const S3_READ: f64 = 0.4e-6;
     /// One GB in S3 Standard for a month.
-    pub const S3_GB_MONTH: f64 = 0.023;
+    pub(super) const S3_GB_MONTH: f64 = 0.023;
     /// One GB ingested by CloudWatch Logs.
-    pub const LOGS_GB: f64 = 0.50;
+    pub(super) const LOGS_GB: f64 = 0.50;
     /// One trace recorded by X-Ray.
-    pub const TRACE: f64 = 5e-6;
+    pub(super) const TRACE: f64 = 5e-6;
     /// One custom metric for a month, billed for the hours in which it receives data.
-    pub const METRIC_MONTH: f64 = 0.30;
+    pub(super) const METRIC_MONTH: f64 = 0.30;
     /// One state transition of a standard workflow of Step Functions.
-    pub const TRANSITION: f64 = 25e-6;
+    pub(super) const TRANSITION: f64 = 25e-6;
     /// One execution of an express workflow.
-    pub const EXPRESS_REQUEST: f64 = 1e-6;
+    pub(super) const EXPRESS_REQUEST: f64 = 1e-6;
     /// One GB-second of an express workflow, in steps of 64 MB.
-    pub const EXPRESS_GB_SECOND: f64 = 0.000_016_67;
+    pub(super) const EXPRESS_GB_SECOND: f64 = 0.000_016_67;
 }
 
 /// Size of an image: a PNG of 1024x1024 in high quality. An assumption.
-pub const IMAGE_MB: f64 = 2.0;
+const IMAGE_MB: f64 = 2.0;
 /// CPU seconds for storing one MB: TLS in and out, two SHA-256, a checksum, copies. `openssl speed` measures 1.6 ms of a core for
 /// the ciphers and hashes alone; the rest is an assumption.
-pub const KEEP_CPU_PER_MB: f64 = 0.005;
+const KEEP_CPU_PER_MB: f64 = 0.005;
 /// CPU seconds of a row without its images: seven small requests over TLS. A cautious assumption.
-pub const ROW_CPU: f64 = 0.004;
+const ROW_CPU: f64 = 0.004;
 /// Seconds of the store requests before and after a call, which run one after the other.
-pub const STORE_SECONDS: f64 = 0.3;
+const STORE_SECONDS: f64 = 0.3;
 /// Seconds for fetching and writing an image; a process has [`archive::AT_ONCE`] in flight.
-pub const KEEP_SECONDS: f64 = 0.5;
+const KEEP_SECONDS: f64 = 0.5;
 /// The memory that gets one whole CPU, in MB.
-pub const MB_PER_CPU: f64 = 1_769.0;
+const MB_PER_CPU: f64 = 1_769.0;
 /// Seconds of an invocation of the merger that writes no part: about ten store requests, one after the other.
 const LOOK_SECONDS: f64 = 0.25;
 /// Seconds for writing one part, with its review page, its tally and its share of the manifest.
@@ -57,7 +57,7 @@ const SPLIT_PER_SECOND: f64 = 5_000.0;
 /// Bytes of log per row, and per invocation (Lambda's own three lines and the metrics).
 const LOG_BYTES: (f64, f64) = (600.0, 2_000.0);
 /// Custom metrics of a stack, counting each value of a dimension.
-pub const METRICS: f64 = 24.0;
+const METRICS: f64 = 24.0;
 /// X-Ray records the first invocation of each second, and this share of the others.
 const TRACED_SHARE: f64 = 0.05;
 /// Kilobytes stored per row of a finished job: three versions of its ledger entry, its result, the same line in part and manifest,
@@ -145,11 +145,11 @@ impl Requests {
     }
 }
 
-/// What AWS takes for a job, in US dollars.
+/// AWS's charge for a job, in US dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AwsCost {
-    /// All of it, but what stays.
+    /// The whole charge, without storage.
     pub total_usd: f64,
     /// The three functions.
     pub lambda_usd: f64,
@@ -159,7 +159,7 @@ pub struct AwsCost {
     pub s3_usd: f64,
     /// Logs, metrics and traces.
     pub watching_usd: f64,
-    /// Each month for what then stands in the bucket, pictures above all.
+    /// Storage a month, mostly images.
     pub storage_usd_per_month: f64,
 }
 

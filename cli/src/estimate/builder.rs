@@ -1,4 +1,9 @@
-//! Counts what a catalog holds, row by row, and estimates what it would cost.
+//! Counts the rows, calls and images of a catalog, and estimates what they would cost.
+//!
+//! The builder gets the verdict on every row. It keeps the first rejected rows of each reason, and of a valid row only the digest
+//! of its request. Equal digests share a call, so the distinct digests are the calls of a run without a ledger.
+//! [`EstimateBuilder::known`] looks each of them up in the ledger and counts those that are paid for already;
+//! [`EstimateBuilder::finish`] multiplies the rest by the assumed prices.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,11 +33,11 @@ const READS_AT_ONCE: usize = 64;
 /// What an estimate assumes about the API.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Assumptions {
-    /// US dollars.
+    /// US dollars for one image.
     pub price_per_image: f64,
     /// Calls at once.
     pub concurrency: u16,
-    /// How long a call takes.
+    /// Duration of a call.
     pub seconds_per_call: u64,
 }
 
@@ -47,7 +52,7 @@ impl Assumptions {
             seconds_per_call: self.seconds_per_call as f64,
         };
         Estimate {
-            // To the cent: more digits would suggest more than a guess.
+            // To the cent: more digits would suggest more than an estimate.
             cost_usd: (amount.images as f64 * self.price_per_image * 100.0).round() / 100.0,
             seconds: amount.calls.div_ceil(u64::from(self.concurrency.max(1))) * self.seconds_per_call,
             price_per_image: self.price_per_image,

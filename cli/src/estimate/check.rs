@@ -12,16 +12,16 @@ use crate::estimate::aws_cost::AwsCost;
 /// The version of checks that this code writes.
 pub const VERSION: u32 = 1;
 
-/// What a file is.
+/// The verdict on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Every row would be sent.
+    /// Every row is valid.
     Clean,
-    /// Some rows would be failed without a call.
+    /// Some rows would fail without a call.
     Rejects,
-    /// No row would be sent.
+    /// The file cannot be a catalog; no row would be sent.
     NotACatalog,
 }
 
@@ -31,50 +31,50 @@ pub enum Verdict {
 pub struct Check {
     /// Format version.
     pub v: u32,
-    /// The file as it was named.
+    /// The file's path, as given.
     pub file: String,
-    /// What it is.
+    /// The verdict.
     pub verdict: Verdict,
     /// Why it cannot be a catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<CatalogError>,
-    /// What a catalog holds.
+    /// The contents of the catalog.
     #[serde(flatten)]
     pub found: Option<CatalogReport>,
 }
 
-/// What a catalog holds.
+/// The contents of the catalog.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CatalogReport {
-    /// How the file is written.
+    /// Detected file format.
     pub format: Format,
-    /// Which kind of file it was recognised as: `packshot`, `shopify`, `woocommerce`, `google-merchant`, `akeneo`.
+    /// Recognised export format: `packshot`, `shopify`, `woocommerce`, `google-merchant`, `akeneo`.
     pub export: String,
     /// The file's columns, in order.
     pub columns: Vec<String>,
-    /// What was recognised: standard name → name in the file.
+    /// Recognised columns: standard name → name in the file.
     pub mapping: BTreeMap<String, String>,
-    /// Data records.
+    /// Data rows, valid and rejected.
     pub rows: u64,
-    /// Records that are no rows, because they only go on with the product above.
+    /// Records that only continue the product above and are not counted as rows.
     pub continuation_rows: u64,
-    /// Rows that would be sent.
+    /// Valid rows.
     pub valid: u64,
-    /// Rows that would be failed without a call.
+    /// Rows that would fail without a call.
     pub rejected: u64,
-    /// Why, most frequent first.
+    /// The rejected rows by reason, most frequent first.
     pub rejects: Vec<RejectGroup>,
-    /// Valid rows that share another row's request, and with it the call.
+    /// Valid rows that share another row's request and call.
     pub repeated: u64,
-    /// Pictures that the valid rows ask for.
+    /// Images that the valid rows request.
     pub images: u64,
-    /// What is paid for already; absent where no ledger was looked at.
+    /// What is paid for already; absent if no ledger was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<Amount>,
-    /// What is left to pay for.
+    /// Calls and images still to be paid for.
     pub to_make: Amount,
-    /// A guess at what that takes.
+    /// Estimated cost and duration.
     pub estimate: Estimate,
 }
 
@@ -82,11 +82,11 @@ pub struct CatalogReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RejectGroup {
-    /// A word for machines.
+    /// Machine-readable code, for example `empty_field`.
     pub code: String,
-    /// How many.
+    /// Number of rows.
     pub count: u64,
-    /// The first of them.
+    /// The first rows with this reason.
     pub first: Vec<Reject>,
 }
 
@@ -94,41 +94,41 @@ pub struct RejectGroup {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reject {
-    /// The row, from 1.
+    /// Row number, from 1.
     pub row: u64,
     /// Physical line in the file.
     pub line: u64,
-    /// As far as it could be read.
+    /// Product key, as far as it could be read.
     pub sku: String,
-    /// What is wrong and what to do.
+    /// What is wrong and what to do about it.
     pub message: String,
 }
 
-/// Calls, and the pictures they bring.
+/// Calls, and the images that they return.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Amount {
-    /// Calls of the API.
+    /// Number of calls.
     pub calls: u64,
-    /// Pictures.
+    /// Number of images.
     pub images: u64,
 }
 
-/// A guess: the API's price and speed are its own, and retries come on top.
+/// An estimate: the API's price and speed may differ, and retries come on top.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Estimate {
-    /// US dollars.
+    /// Cost of the API, in US dollars.
     pub cost_usd: f64,
-    /// From beginning to end.
+    /// Duration of the whole run, in seconds.
     pub seconds: u64,
-    /// As it was assumed.
+    /// Assumed price of one image, in US dollars.
     pub price_per_image: f64,
-    /// Calls at once, as assumed.
+    /// Assumed number of calls at once.
     pub concurrency: u16,
-    /// As it was assumed.
+    /// Assumed duration of a call, in seconds.
     pub seconds_per_call: u64,
-    /// What AWS takes beside the API, where it runs there: at the template's defaults, but for the calls at once.
+    /// AWS's charge on a deployment with the template's defaults, except for the calls at once.
     pub aws: AwsCost,
 }
 

@@ -1,4 +1,7 @@
 //! The completed rows of a manifest in the format of another system.
+//!
+//! [`Export::write`] reads the manifest line by line. It leaves out failed rows, rows without an address and repeated SKUs, and
+//! counts them. The [`System`] decides on columns and records. Cells that a spreadsheet would take for formulas are defused.
 
 mod system;
 
@@ -41,7 +44,7 @@ pub(crate) enum ExportError {
 
 /// Counts what was exported and what was left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Exported {
+pub(crate) struct ExportCounts {
     pub(crate) products: u64,
     pub(crate) images: u64,
     /// Failed rows.
@@ -58,26 +61,26 @@ pub(crate) struct Exported {
 
 impl Export {
     /// Writes the export to a file, which appears when it is complete.
-    pub(crate) fn write_file(&self, path: &Path) -> Result<Exported, ExportError> {
+    pub(crate) fn write_file(&self, path: &Path) -> Result<ExportCounts, ExportError> {
         let file_error = |error| FileError::new(path, error);
         let mut file = AtomicFile::create(path).map_err(file_error)?;
-        let exported = self.write(file.file()).map_err(|error| match error {
+        let counts = self.write(file.file()).map_err(|error| match error {
             ExportError::Output(error) => file_error(error).into(),
             error => error,
         })?;
         file.commit().map_err(file_error)?;
-        Ok(exported)
+        Ok(counts)
     }
 
     /// Writes the export. It reads the manifest line by line and keeps one line and 16 bytes a SKU in memory.
-    pub(crate) fn write(&self, output: impl Write) -> Result<Exported, ExportError> {
+    pub(crate) fn write(&self, output: impl Write) -> Result<ExportCounts, ExportError> {
         let input_error = |error| FileError::new(&self.manifest, error);
         let csv_error = |error: csv::Error| ExportError::Output(error.into());
         let file = File::open(&self.manifest).map_err(input_error)?;
         let mut writer =
             csv::WriterBuilder::new().delimiter(self.system.delimiter()).from_writer(BufWriter::new(output));
         writer.write_record(self.system.header()).map_err(csv_error)?;
-        let mut exported = Exported::default();
+        let mut counts = ExportCounts::default();
         let (mut skus, mut handles) = (BTreeSet::new(), BTreeSet::new());
         for (line, number) in BufReader::new(file).split(b'\n').zip(1..) {
             let line = line.map_err(input_error)?;
@@ -87,7 +90,7 @@ impl Export {
             let row = match serde_json::from_slice(&line) {
                 Ok(RowResult::Completed(row)) => row,
                 Ok(RowResult::Failed(_)) => {
-                    exported.failed += 1;
+                    counts.failed += 1;
                     continue;
                 }
                 Err(error) => {
@@ -97,25 +100,25 @@ impl Export {
             };
             let links = self.links(&row);
             if links.is_empty() {
-                exported.without_address += 1;
+                counts.without_address += 1;
                 continue;
             }
             if !skus.insert(digest(&row.sku)) {
-                exported.repeated += 1;
+                counts.repeated += 1;
                 continue;
             }
             if self.system == System::Shopify && !handles.insert(digest(&handle(&row.sku))) {
-                exported.clashes += 1;
+                counts.clashes += 1;
             }
-            exported.products += 1;
-            exported.images += links.len() as u64;
-            exported.defused += u64::from(defuse(&row.sku) != row.sku);
+            counts.products += 1;
+            counts.images += links.len() as u64;
+            counts.defused += u64::from(defuse(&row.sku) != row.sku);
             for record in self.system.records(&row, &links) {
                 writer.write_record(record.iter().map(|cell| defuse(cell).into_owned())).map_err(csv_error)?;
             }
         }
         writer.flush().map_err(ExportError::Output)?;
-        Ok(exported)
+        Ok(counts)
     }
 
     /// The addresses of the images: the API's own or, with a base URL, those of the stored images.

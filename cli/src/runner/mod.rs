@@ -30,10 +30,13 @@ use packshot_pipeline::{
         keys::Manifests,
         summary::{Status, Summary},
     },
-    split::{self, SplitInput, SplitReport},
+    split::{self, SplitError, SplitInput, SplitReport},
     storage::Document,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
 
 pub(crate) use self::options::RunOptions;
 use self::{api::Api, error::RunError, stages::Stages};
@@ -74,7 +77,7 @@ pub(crate) struct FinishedRun {
 }
 
 /// Why the work ended.
-enum Ended {
+enum WorkEnd {
     Done(Box<Job>),
     Interrupted,
     AccountSuspended(Box<Job>),
@@ -113,12 +116,12 @@ impl LocalRunner {
         let ended = work(&stages, source, &options, changes, &mut report).await;
         api.shutdown().await;
         match ended? {
-            Ended::Interrupted => Ok(RunOutcome::Interrupted),
-            Ended::AccountSuspended(job) => {
+            WorkEnd::Interrupted => Ok(RunOutcome::Interrupted),
+            WorkEnd::AccountSuspended(job) => {
                 let reason = stages.worker.breaker.opened().map(|breaker| breaker.reason).unwrap_or_default();
                 Ok(RunOutcome::AccountSuspended { reason, done: stages.handled(), valid: job.valid })
             }
-            Ended::Done(job) => Ok(RunOutcome::Finished(Box::new(finished(&stages, &options.out, &job).await?))),
+            WorkEnd::Done(job) => Ok(RunOutcome::Finished(Box::new(finished(&stages, &options.out, &job).await?))),
         }
     }
 }
@@ -128,9 +131,9 @@ async fn work(
     stages: &Arc<Stages>,
     source: SplitInput,
     options: &RunOptions,
-    mut changes: mpsc::UnboundedReceiver<String>,
+    changes: mpsc::UnboundedReceiver<String>,
     report: &mut impl FnMut(RunEvent<'_>),
-) -> Result<Ended, RunError> {
+) -> Result<WorkEnd, RunError> {
     let job = admit(stages, &source, options).await?;
     report(RunEvent::Admitted(&job));
     let mut tasks = JoinSet::new();
@@ -138,47 +141,25 @@ async fn work(
         tasks.spawn(stages.clone().generate());
     }
     let sender = tasks.spawn(stages.clone().send((*job).clone(), source));
-    let (mut ticks, mut interrupts) = (0u32, 0u32);
-    let mut changed = BTreeSet::new();
-    let mut failed = None;
+    let mut run = ActiveRun::new(stages, &job, tasks, changes);
     // One listener for the whole time: a new one would miss a Ctrl-C that was pressed during a merge.
     let mut interrupt = pin!(tokio::signal::ctrl_c());
-    while !tasks.is_empty() {
+    while !run.tasks.is_empty() {
         tokio::select! {
             biased;
             _ = &mut interrupt => {
                 interrupt.set(tokio::signal::ctrl_c());
-                interrupts += 1;
-                if interrupts > 1 {
-                    tasks.abort_all();
-                } else {
-                    stages.stop();
-                    report(RunEvent::Stopping);
-                }
+                run.on_interrupt(report);
             }
-            Some(ended) = tasks.join_next() => {
-                if !matches!(ended, Ok(Ok(()))) {
-                    failed = failed.or(ended.ok().and_then(Result::err));
-                    stages.stop();
-                }
-            }
-            () = tokio::time::sleep(TICK) => {
-                ticks += 1;
-                while let Ok(key) = changes.try_recv() {
-                    changed.insert(key);
-                }
-                if ticks.is_multiple_of(MERGE_EVERY) && !changed.is_empty() {
-                    stages.merge(std::mem::take(&mut changed)).await;
-                }
-                report(RunEvent::Progress { done: job.rejected + stages.handled(), rows: job.rows });
-                stages.stop_if_done();
-            }
+            Some(ended) = run.tasks.join_next() => run.on_task_end(ended),
+            () = tokio::time::sleep(TICK) => run.on_tick(report).await,
         }
         if stages.is_stopping() {
             // It may wait for room in a queue from which no worker receives any more.
             sender.abort();
         }
     }
+    let ActiveRun { failed, mut interrupts, .. } = run;
     if let Some(error) = failed {
         return Err(error.into());
     }
@@ -188,12 +169,70 @@ async fn work(
         _ = &mut interrupt => interrupts += 1,
     }
     if interrupts > 0 {
-        return Ok(Ended::Interrupted);
+        return Ok(WorkEnd::Interrupted);
     }
     if stages.worker.breaker.opened().is_some() {
-        return Ok(Ended::AccountSuspended(job));
+        return Ok(WorkEnd::AccountSuspended(job));
     }
-    Ok(Ended::Done(job))
+    Ok(WorkEnd::Done(job))
+}
+
+/// The tasks of a run, and what has happened since they started.
+struct ActiveRun<'a> {
+    stages: &'a Stages,
+    job: &'a Job,
+    tasks: JoinSet<Result<(), SplitError>>,
+    /// The keys of new results.
+    changes: mpsc::UnboundedReceiver<String>,
+    /// The keys of results that have not been merged.
+    changed: BTreeSet<String>,
+    ticks: u32,
+    interrupts: u32,
+    /// The first error of a task.
+    failed: Option<SplitError>,
+}
+
+impl<'a> ActiveRun<'a> {
+    fn new(
+        stages: &'a Stages,
+        job: &'a Job,
+        tasks: JoinSet<Result<(), SplitError>>,
+        changes: mpsc::UnboundedReceiver<String>,
+    ) -> Self {
+        Self { stages, job, tasks, changes, changed: BTreeSet::new(), ticks: 0, interrupts: 0, failed: None }
+    }
+
+    /// The first Ctrl-C lets the calls in flight end; the second one cuts them off.
+    fn on_interrupt(&mut self, report: &mut impl FnMut(RunEvent<'_>)) {
+        self.interrupts += 1;
+        if self.interrupts > 1 {
+            self.tasks.abort_all();
+        } else {
+            self.stages.stop();
+            report(RunEvent::Stopping);
+        }
+    }
+
+    /// Stops the other tasks if this one failed.
+    fn on_task_end(&mut self, ended: Result<Result<(), SplitError>, JoinError>) {
+        if !matches!(ended, Ok(Ok(()))) {
+            self.failed = self.failed.take().or(ended.ok().and_then(Result::err));
+            self.stages.stop();
+        }
+    }
+
+    /// Reports the progress and, every few ticks, merges the parts with new results.
+    async fn on_tick(&mut self, report: &mut impl FnMut(RunEvent<'_>)) {
+        self.ticks += 1;
+        while let Ok(key) = self.changes.try_recv() {
+            self.changed.insert(key);
+        }
+        if self.ticks.is_multiple_of(MERGE_EVERY) && !self.changed.is_empty() {
+            self.stages.merge(std::mem::take(&mut self.changed)).await;
+        }
+        report(RunEvent::Progress { done: self.job.rejected + self.stages.handled(), rows: self.job.rows });
+        self.stages.stop_if_done();
+    }
 }
 
 /// Creates the job, or says why the file cannot be a catalog.

@@ -1,4 +1,9 @@
-//! The three stages of one process and what they share: the store, the rows queue and the flags that end the work.
+//! The three stages of one process, and what they share.
+//!
+//! The splitter's task sends every row to a bounded queue in memory. Each generator task takes one message at a time and deletes
+//! it when the row has its result; otherwise the message becomes visible again. The store reports the key of each result, and
+//! the merger is called with these keys. The work stops when all rows are sent and the queue is empty, when the breaker opens,
+//! or when the runner says so.
 
 use std::{
     collections::BTreeSet,
