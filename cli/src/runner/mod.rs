@@ -74,6 +74,8 @@ pub(crate) struct FinishedRun {
     pub(crate) failed_csv: PathBuf,
     /// The directory of the catalog's images, if it exists.
     pub(crate) images: Option<PathBuf>,
+    /// Keeps other runs out of the directory until this value is dropped: what the run wrote can still be copied.
+    _lock: File,
 }
 
 /// Why the work ended.
@@ -90,8 +92,8 @@ pub(crate) struct LocalRunner {
     api: Api,
     stages: Arc<Stages>,
     changes: mpsc::UnboundedReceiver<String>,
-    /// Held until the run has ended.
-    _lock: File,
+    /// Held until the run has ended and its files have been copied.
+    lock: File,
 }
 
 impl LocalRunner {
@@ -104,12 +106,12 @@ impl LocalRunner {
         let api = Api::start(environment).await?;
         let (sender, changes) = mpsc::unbounded_channel();
         let stages = Arc::new(Stages::new(&options, &api, sender)?);
-        Ok(Self { options, catalog, api, stages, changes, _lock: lock })
+        Ok(Self { options, catalog, api, stages, changes, lock })
     }
 
     /// Runs the catalog until every row has its result, or something ends the run before.
     pub(crate) async fn run(self, mut report: impl FnMut(RunEvent<'_>)) -> Result<RunOutcome, RunError> {
-        let Self { options, catalog, api, stages, changes, _lock } = self;
+        let Self { options, catalog, api, stages, changes, lock } = self;
         let source = upload::upload(&stages.ports, &options.catalog, catalog, &options.split).await?;
         // The user asks for calls now, whatever an earlier run has found about the account.
         stages.worker.breaker.close(&stages.ports).await?;
@@ -121,7 +123,9 @@ impl LocalRunner {
                 let reason = stages.worker.breaker.opened().map(|breaker| breaker.reason).unwrap_or_default();
                 Ok(RunOutcome::AccountSuspended { reason, done: stages.handled(), valid: job.valid })
             }
-            WorkEnd::Done(job) => Ok(RunOutcome::Finished(Box::new(finished(&stages, &options.out, &job).await?))),
+            WorkEnd::Done(job) => {
+                Ok(RunOutcome::Finished(Box::new(finished(&stages, &options.out, &job, lock).await?)))
+            }
         }
     }
 }
@@ -249,7 +253,7 @@ async fn admit(stages: &Stages, source: &SplitInput, options: &RunOptions) -> Re
     })
 }
 
-async fn finished(stages: &Stages, out: &Path, job: &Job) -> Result<FinishedRun, RunError> {
+async fn finished(stages: &Stages, out: &Path, job: &Job, lock: File) -> Result<FinishedRun, RunError> {
     let files = Manifests::of(&job.catalog, &job.job);
     let summary = Document::summary(&files).read_or_discard(&stages.ports).await?.value;
     let summary = summary.filter(|summary| summary.status != Status::Running);
@@ -259,5 +263,6 @@ async fn finished(stages: &Stages, out: &Path, job: &Job) -> Result<FinishedRun,
         manifest: out.join(files.manifest()),
         failed_csv: out.join(files.failed_csv()),
         images: images.is_dir().then_some(images),
+        _lock: lock,
     })
 }
