@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 
-use crate::{CHUNK, PAGE, etag, etag_of};
+use crate::content::{CHUNK, PAGE, etag, etag_of};
 
 /// The subdirectory that is not part of the bucket: files that are still being written, and what else the host keeps.
 const PRIVATE: &str = ".packshot";

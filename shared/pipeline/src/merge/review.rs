@@ -17,7 +17,6 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    catalog::prompt::{CLOSING, OPENING},
     merge::{
         context::Context,
         part_stream::{Rows, rows},
@@ -30,6 +29,7 @@ use crate::{
         result::{Completed, Failed, RowResult},
         summary::{Counts, Summary},
         text::shorten,
+        vendor_prompt::{CLOSING, OPENING},
     },
     ports::StoreError,
 };
