@@ -62,7 +62,7 @@ pub async fn admit(ports: &Ports, settings: &SplitSettings, source: &SplitInput)
         None => match validate(reader, settings, &id, &catalog, found.clone(), ports.clock.now(), |_, _, _| ()).await {
             Ok(job) => document.create(ports, job).await?,
             Err(ReadError::Store(error)) => return Err(error.into()),
-            Err(ReadError::CatalogError(problem)) => {
+            Err(ReadError::Catalog(problem)) => {
                 reject(ports, &id, &catalog, found, &problem).await?;
                 announce(ports, &catalog, &id).await?;
                 return Ok(SplitReport::Rejected { job: id, catalog, problem });
