@@ -88,12 +88,12 @@ impl<'a> FingerprintLedger<'a> {
     }
 
     pub(super) async fn read(&self) -> Result<LedgerRead, StoreError> {
-        let Some(seen) = storage::read(self.invocation.ports, &self.key).await? else {
+        let Some(existing) = storage::read(self.invocation.ports, &self.key).await? else {
             return Ok(LedgerRead::Entry(None));
         };
-        let problem = match ledger::read(&seen.value) {
+        let problem = match ledger::read(&existing.value) {
             Ok(entry) if entry.fingerprint != self.message.fingerprint => "another fingerprint".to_owned(),
-            Ok(entry) => return Ok(LedgerRead::Entry(Some(Versioned { value: entry, etag: seen.etag }))),
+            Ok(entry) => return Ok(LedgerRead::Entry(Some(Versioned { value: entry, etag: existing.etag }))),
             Err(problem) => problem,
         };
         let error = format!(

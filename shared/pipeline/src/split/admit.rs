@@ -72,7 +72,7 @@ pub async fn admit(ports: &Ports, settings: &SplitSettings, source: &SplitInput)
     Ok(SplitReport::Split(Box::new(job)))
 }
 
-/// Reads the file to its end and validates every row. `judged` receives each row, its line and its verdict, so that a
+/// Reads the file to its end and validates every row. `on_row` receives each row, its line and its verdict, so that a
 /// check before the upload says exactly what the splitter will say.
 pub async fn validate(
     mut reader: CatalogReader,
@@ -81,7 +81,7 @@ pub async fn validate(
     catalog: &Catalog,
     source: Source,
     now: Timestamp,
-    mut judged: impl FnMut(u64, u64, &Result<Accepted<'_>, Rejected>),
+    mut on_row: impl FnMut(u64, u64, &Result<Accepted<'_>, Rejected>),
 ) -> Result<Job, ReadError> {
     let mut validator = header(&mut reader, &settings.column_map, settings.defaults.clone()).await?;
     let mut job = Job {
@@ -113,7 +113,7 @@ pub async fn validate(
             return Err(CatalogError::new("too_many_rows", what).on(record.line).into());
         }
         let Validated { verdict, .. } = validator.validate(record)?;
-        judged(job.rows, record.line, &verdict);
+        on_row(job.rows, record.line, &verdict);
         match verdict {
             Ok(accepted) => {
                 job.valid += 1;
