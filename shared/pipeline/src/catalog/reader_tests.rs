@@ -1,3 +1,5 @@
+//! Tests of the whole way from bytes to records, in chunks of every size.
+
 use futures::{StreamExt as _, TryStreamExt as _};
 use proptest::prelude::*;
 

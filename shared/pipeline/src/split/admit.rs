@@ -34,11 +34,11 @@ pub enum SplitReport {
     Split(Box<Job>),
     /// The file cannot be a catalog, and its summary says why. No row was sent.
     Rejected {
-        /// The job.
+        /// Id of the rejected job.
         job: JobId,
-        /// Its catalog.
+        /// Catalog that the key names.
         catalog: Catalog,
-        /// Why.
+        /// What is wrong with the file, and where.
         problem: CatalogError,
     },
     /// The key is not one of a catalog, or the object was replaced or removed after the event. A replacement has its own
