@@ -34,14 +34,13 @@ enum Command {
     /// Process one large catalog with all three functions; print what each stage took, draw memory and CPU over time.
     Million(cases::million::MillionArgs),
     /// Serve fake S3, SQS and images API on loopback until the process is ended; print the environment that points to them.
-    #[command(alias = "stand-ins")]
     FakeServices(fake_services::FakeServicesArgs),
     /// Invoke one function in the environment of this process, and print what it used.
     Lambda(manual::LambdaArgs),
     /// Write a sample catalog.
     Catalog(manual::CatalogArgs),
     /// Run one baseline and print its CPU and wall-clock time; the harness uses this.
-    #[command(subcommand, alias = "piece")]
+    #[command(subcommand)]
     Baseline(baselines::Baseline),
 }
 

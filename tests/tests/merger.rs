@@ -261,8 +261,8 @@ async fn a_summary_counts_the_parts_that_are_full_and_reads_each_once() {
         split.merge(&key).await;
         assert_eq!((split.assert_honest().await, split.parts_read()), (etag, 0));
     }
-    let so_far = keys::so_far(&split.job.job);
-    let old = storage::read(&split.ports, &so_far).await.unwrap();
+    let running_tally_key = keys::running_tally(&split.job.job);
+    let old = storage::read(&split.ports, &running_tally_key).await.unwrap();
     // Two mergers at once, each for another part.
     let (five, six) = (split.fill(5).await, split.put(&split.completed(6_001)).await);
     tokio::join!(split.merge(&five), split.merge(&six));
@@ -278,11 +278,11 @@ async fn a_summary_counts_the_parts_that_are_full_and_reads_each_once() {
     assert_eq!(split.parts_read(), 10, "all parts are read again");
 
     // The stored counts are lost, or are those of a slower merger. They only save work.
-    split.store.store.remove(&so_far);
+    split.store.store.remove(&running_tally_key);
     split.merge(&five).await;
     assert_eq!((split.assert_honest().await, split.parts_read()), (etag.clone(), 10));
     for old in [old.unwrap().value, "half".into()] {
-        storage::write(&split.ports, &so_far, old, Precondition::None).await.unwrap();
+        storage::write(&split.ports, &running_tally_key, old, Precondition::None).await.unwrap();
         split.merge(&five).await;
         assert_eq!(split.assert_honest().await, etag);
     }

@@ -8,7 +8,7 @@ use std::{
     io::BufWriter,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,6 +21,7 @@ use packshot_pipeline::model::{
     keys::Manifests,
     summary::{Latest, Status, Summary},
 };
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{
     task::JoinHandle,
@@ -397,13 +398,13 @@ struct Sampler {
 impl Sampler {
     fn start() -> Self {
         let series = Arc::new(Mutex::new(Vec::new()));
-        let seen = series.clone();
+        let shared = series.clone();
         let task = tokio::spawn(async move {
             let (begun, mut ticks) = (Instant::now(), tokio::time::interval(Duration::from_secs(1)));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 ticks.tick().await;
-                lock(&seen).iter_mut().for_each(|series| sample(series, begun));
+                shared.lock().iter_mut().for_each(|series| sample(series, begun));
             }
         });
         Self { series, task }
@@ -411,17 +412,13 @@ impl Sampler {
 
     fn watch(&self, name: &str, pid: Pid) {
         let last = (Instant::now(), cpu(pid).unwrap_or_default());
-        lock(&self.series).push(Series { name: name.into(), pid, last, samples: Vec::new() });
+        self.series.lock().push(Series { name: name.into(), pid, last, samples: Vec::new() });
     }
 
     fn stop(self) -> Vec<Series> {
         self.task.abort();
-        lock(&self.series).clone()
+        self.series.lock().clone()
     }
-}
-
-fn lock(series: &Mutex<Vec<Series>>) -> std::sync::MutexGuard<'_, Vec<Series>> {
-    series.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn sample(series: &mut Series, begun: Instant) {

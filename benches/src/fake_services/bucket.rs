@@ -5,10 +5,7 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hasher as _},
     ops::Bound,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +15,7 @@ use hyper::{
     http::request::Parts,
 };
 use packshot_benches::samples::BUCKET;
+use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
 use super::{
@@ -43,32 +41,24 @@ struct Object {
 }
 
 impl Bucket {
-    fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Object>> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn uploads(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<u32, Bytes>>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn get(&self, key: &str) -> Option<Bytes> {
-        self.objects().get(key).map(|object| object.body.clone())
+        self.objects.lock().get(key).map(|object| object.body.clone())
     }
 
     pub(super) fn put(&self, key: String, body: Bytes) {
         let etag = etag(&body);
-        self.objects().insert(key, Object { body, etag });
+        self.objects.lock().insert(key, Object { body, etag });
     }
 
     /// Removes all objects outside `incoming/`.
     pub(super) fn clear(&self) {
-        self.objects().retain(|key, _| key.starts_with("incoming/"));
-        self.uploads().clear();
+        self.objects.lock().retain(|key, _| key.starts_with("incoming/"));
+        self.uploads.lock().clear();
     }
 
     /// The first key with this prefix and this end.
     pub(super) fn find(&self, prefix: &str, end: &str) -> Option<String> {
-        let objects = self.objects();
+        let objects = self.objects.lock();
         let mut keys = objects.range(prefix.to_owned()..).map(|(key, _)| key);
         keys.by_ref().take_while(|key| key.starts_with(prefix)).find(|key| key.ends_with(end)).cloned()
     }
@@ -99,7 +89,7 @@ impl Bucket {
             }
             (&Method::HEAD, None) => {
                 counters.add(caller, |counts| counts.heads += 1);
-                match self.objects().get(&*key) {
+                match self.objects.lock().get(&*key) {
                     // HEAD needs the length of the body, which hyper takes from it; hyper does not send the body itself.
                     Some(object) => found(StatusCode::OK, object.body.clone(), &object.etag),
                     None => answer::status(StatusCode::NOT_FOUND, ""),
@@ -108,7 +98,7 @@ impl Bucket {
             (&Method::POST, None) if query.get("uploads").is_some() => {
                 counters.add(caller, |counts| counts.multipart += 1);
                 let id = format!("upload-{}", self.next.fetch_add(1, Ordering::Relaxed));
-                self.uploads().insert(id.clone(), BTreeMap::new());
+                self.uploads.lock().insert(id.clone(), BTreeMap::new());
                 xml(format!(
                     "<InitiateMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{key}</Key><UploadId>{id}</UploadId>\
                      </InitiateMultipartUploadResult>"
@@ -118,7 +108,7 @@ impl Bucket {
                 counters.add(caller, |counts| counts.multipart += 1);
                 let number = query.get("partNumber").and_then(|number| number.parse().ok()).unwrap_or_default();
                 let etag = etag(&body);
-                match self.uploads().get_mut(&upload) {
+                match self.uploads.lock().get_mut(&upload) {
                     Some(parts) => {
                         parts.insert(number, body);
                         stored(&etag)
@@ -128,7 +118,7 @@ impl Bucket {
             }
             (&Method::POST, Some(upload)) => {
                 counters.add(caller, |counts| counts.multipart += 1);
-                let Some(parts) = self.uploads().remove(&upload) else {
+                let Some(parts) = self.uploads.lock().remove(&upload) else {
                     return failure(StatusCode::NOT_FOUND, "NoSuchUpload");
                 };
                 let room = BytesMut::with_capacity(parts.values().map(Bytes::len).sum());
@@ -144,7 +134,7 @@ impl Bucket {
                 })
             }
             (&Method::DELETE, Some(upload)) => {
-                self.uploads().remove(&upload);
+                self.uploads.lock().remove(&upload);
                 answer::status(StatusCode::NO_CONTENT, "")
             }
             _ => answer::unsupported(&format!("{} {}", head.method, head.uri)),
@@ -153,7 +143,7 @@ impl Bucket {
 
     fn write(&self, key: &str, body: Bytes, headers: &HeaderMap, stored: impl FnOnce(String) -> Answer) -> Answer {
         let etag = etag(&body);
-        let mut objects = self.objects();
+        let mut objects = self.objects.lock();
         let seen = objects.get(key).map(|object| object.etag.as_str());
         if headers.contains_key(IF_NONE_MATCH) && seen.is_some() {
             return failure(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
@@ -171,7 +161,7 @@ impl Bucket {
     }
 
     fn read(&self, key: &str, headers: &HeaderMap) -> Answer {
-        let Some(Object { body, etag }) = self.objects().get(key).cloned() else {
+        let Some(Object { body, etag }) = self.objects.lock().get(key).cloned() else {
             return failure(StatusCode::NOT_FOUND, "NoSuchKey");
         };
         match headers.get(RANGE) {
@@ -194,7 +184,7 @@ impl Bucket {
             Some(after) if after > prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix.clone()),
         };
-        let objects = self.objects();
+        let objects = self.objects.lock();
         let mut under = objects.range((begin, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(&prefix));
         let mut text = String::from("<ListBucketResult>");
         // No escaping: the keys of the samples have no character that XML reserves.

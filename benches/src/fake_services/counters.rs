@@ -1,10 +1,8 @@
 //! Counts of requests, by the access key that signed them. Reading the counts resets them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::BTreeMap;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// Requests since the last [`take`](Counters::take). Paid calls and connections have no signature: their access key is "".
@@ -32,7 +30,7 @@ pub(crate) struct Counts {
 
 impl Counters {
     pub(super) fn add(&self, caller: &str, add: impl FnOnce(&mut Counts)) {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.0.lock();
         match counted.get_mut(caller) {
             Some(counts) => add(counts),
             None => add(counted.entry(caller.to_owned()).or_default()),
@@ -40,6 +38,6 @@ impl Counters {
     }
 
     pub(super) fn take(&self) -> BTreeMap<String, Counts> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }

@@ -63,8 +63,6 @@ pub(crate) async fn serve(args: FakeServicesArgs) -> Outcome<()> {
     let api_url = format!("https://localhost:{}", api.local_addr()?.port());
     print_environment(&[
         ("FAKE_SERVICES_URL", plain_url.clone()),
-        // The name before this one, for scripts that read it.
-        ("STAND_INS_URL", plain_url.clone()),
         ("AWS_ENDPOINT_URL", aws_url.clone()),
         ("AWS_REGION", "us-east-1".into()),
         ("AWS_ACCESS_KEY_ID", "bench".into()),

@@ -5,15 +5,13 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use hyper::StatusCode;
 use packshot_benches::samples::BUCKET;
 use packshot_pipeline::model::keys;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -42,12 +40,8 @@ impl Queues {
         self.keep.store(keep, Ordering::Relaxed);
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, VecDeque<String>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn clear(&self) {
-        self.kept().clear();
+        self.kept.lock().clear();
     }
 
     /// Sends the event of a new object under `results/` to the merge queue, as the bucket's notification does.
@@ -57,13 +51,13 @@ impl Queues {
         };
         if key.starts_with(keys::RESULTS) && self.keep.load(Ordering::Relaxed) {
             let event = events::created(key).to_string();
-            self.kept().entry("merge".into()).or_default().push_back(event);
+            self.kept.lock().entry("merge".into()).or_default().push_back(event);
         }
     }
 
     /// Removes and returns the oldest messages of a queue, at most `max`.
     pub(super) fn take(&self, queue: &str, max: usize) -> Vec<String> {
-        let mut kept = self.kept();
+        let mut kept = self.kept.lock();
         let Some(queue) = kept.get_mut(queue) else { return Vec::new() };
         let taken = queue.len().min(max);
         queue.drain(..taken).collect()
@@ -94,7 +88,7 @@ impl Queues {
         let first = self.next.fetch_add(length, Ordering::Relaxed);
         if self.keep.load(Ordering::Relaxed) {
             let bodies: BatchBodies = serde_json::from_slice(body)?;
-            let mut kept = self.kept();
+            let mut kept = self.kept.lock();
             let queue = kept.entry(queue_name(&batch.queue_url).to_owned()).or_default();
             queue.extend(bodies.entries.into_iter().map(|entry| entry.message_body));
         }

@@ -77,7 +77,7 @@ pub(crate) async fn inspect(
     let add = |row, line, verdict: &Result<Accepted<'_>, Rejected>| builder.add(row, line, verdict);
     let job = match validate(reader, settings, &job, &catalog, source, now, add).await {
         Ok(job) => job,
-        Err(ReadError::CatalogError(problem)) => return Ok(Check::not_a_catalog(name, problem)),
+        Err(ReadError::Catalog(problem)) => return Ok(Check::not_a_catalog(name, problem)),
         Err(ReadError::Store(error)) => return Err(error.into()),
     };
     let known = match target {

@@ -69,7 +69,7 @@ impl MetricsRecorder for EmfMetrics {
             }
             MetricEvent::Throttled => totals.add(THROTTLES, 1.0),
             MetricEvent::OutcomeUnknown => totals.add(UNKNOWN_OUTCOMES, 1.0),
-            MetricEvent::Held => totals.set(BREAKER_OPEN, 1.0),
+            MetricEvent::RowSuspended => totals.set(BREAKER_OPEN, 1.0),
             MetricEvent::RowCompleted { reused, archive_error } => {
                 totals.add(ROWS_COMPLETED, 1.0);
                 totals.add(REUSES, f64::from(u8::from(reused)));
@@ -248,8 +248,8 @@ mod tests {
             called(20, 4),
             called(31, 2),
             MetricEvent::Throttled,
-            MetricEvent::Held,
-            MetricEvent::Held,
+            MetricEvent::RowSuspended,
+            MetricEvent::RowSuspended,
             MetricEvent::OutcomeUnknown,
             MetricEvent::RowCompleted { reused: false, archive_error: true },
             MetricEvent::RowCompleted { reused: true, archive_error: false },

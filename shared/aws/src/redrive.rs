@@ -31,7 +31,7 @@ pub struct Queues {
 
 /// Counts of a redrive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Redriven {
+pub struct RedriveCounts {
     /// Rows moved to the rows queue; they run again.
     pub moved: usize,
     /// Messages that hold no row; they stay in the retry queue.
@@ -59,11 +59,11 @@ pub async fn find_queues(client: &Client, bucket: &str) -> Result<Queues, QueueE
 }
 
 /// Moves the messages that are visible in the retry queue now. Messages that arrive during the move may stay.
-pub async fn redrive(client: &Client, queues: &Queues) -> Result<Redriven, QueueError> {
+pub async fn redrive(client: &Client, queues: &Queues) -> Result<RedriveCounts, QueueError> {
     let rows = SqsQueue::new(client.clone(), &queues.rows);
-    let mut redriven = Redriven::default();
+    let mut counts = RedriveCounts::default();
     let waiting = waiting(client, &queues.retry).await?;
-    while redriven.moved + redriven.poison < waiting {
+    while counts.moved + counts.poison < waiting {
         let received = client
             .receive_message()
             .queue_url(&queues.retry)
@@ -79,7 +79,7 @@ pub async fn redrive(client: &Client, queues: &Queues) -> Result<Redriven, Queue
             break;
         }
         let (poison, rows_to_move): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_poison);
-        redriven.poison += poison.len();
+        counts.poison += poison.len();
         let bodies: Vec<_> = rows_to_move
             .iter()
             .map(|message| OutgoingMessage { body: message.body.clone().unwrap_or_default(), attributes: [].into() })
@@ -95,10 +95,10 @@ pub async fn redrive(client: &Client, queues: &Queues) -> Result<Redriven, Queue
                 .send()
                 .await
                 .map_err(|error| refused(&error))?;
-            redriven.moved += 1;
+            counts.moved += 1;
         }
     }
-    Ok(redriven)
+    Ok(counts)
 }
 
 /// The approximate number of visible messages in a queue.

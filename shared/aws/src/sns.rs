@@ -33,14 +33,14 @@ impl SnsTopic {
 
 #[async_trait]
 impl Notifier for SnsTopic {
-    async fn publish(&self, notice: &Notification) -> Result<(), NotifyError> {
+    async fn publish(&self, notification: &Notification) -> Result<(), NotifyError> {
         self.client
             .publish()
             .topic_arn(&self.arn)
-            .subject(subject(notice))
+            .subject(subject(notification))
             .message_structure("json")
-            .message(message(notice))
-            .set_message_attributes(Some(attributes(notice)))
+            .message(message(notification))
+            .set_message_attributes(Some(attributes(notification)))
             .send()
             .await
             .map(|_| ())
@@ -56,21 +56,22 @@ impl Notifier for SnsTopic {
 }
 
 /// The message per protocol, as `MessageStructure: json` asks for.
-fn message(notice: &Notification) -> String {
-    let json = packshot_pipeline::model::json::to_string(notice);
-    json!({ "default": json, "email": notice.text() }).to_string()
+fn message(notification: &Notification) -> String {
+    let json = packshot_pipeline::model::json::to_string(notification);
+    json!({ "default": json, "email": notification.text() }).to_string()
 }
 
 /// The subject line, within what SNS accepts: printable ASCII of limited length that does not begin with a space.
-fn subject(notice: &Notification) -> String {
+fn subject(notification: &Notification) -> String {
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    notice.subject().chars().map(plain).take(SUBJECT_CHARACTERS).collect()
+    notification.subject().chars().map(plain).take(SUBJECT_CHARACTERS).collect()
 }
 
 /// The attributes that a filter policy of a subscription can use.
-fn attributes(notice: &Notification) -> HashMap<String, MessageAttributeValue> {
+fn attributes(notification: &Notification) -> HashMap<String, MessageAttributeValue> {
     let text = |text: String| MessageAttributeValue::builder().data_type("String").string_value(text).build().ok();
-    let attributes = [("status", notice.status.as_str().to_owned()), ("catalog", notice.catalog.to_string())];
+    let attributes =
+        [("status", notification.status.as_str().to_owned()), ("catalog", notification.catalog.to_string())];
     attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), text(value)?))).collect()
 }
 
@@ -80,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    fn notice(catalog: &str) -> Notification {
+    fn notification(catalog: &str) -> Notification {
         let value = json!({
             "v": 1, "job": "0123456789abcdef", "catalog": catalog, "status": "complete", "bucket": "b", "rows": 1, "completed": 1,
             "failed": 0, "rows_rejected": 0, "images": 4, "calls": 1, "retries": 0, "reused": 0, "unknown_outcomes": 0,
@@ -91,16 +92,16 @@ mod tests {
 
     #[test]
     fn every_subject_is_valid_for_sns() {
-        assert_eq!(subject(&notice("shoes")), "packshot: complete (1 of 1): shoes");
-        assert_eq!(subject(&notice("Frühling\n2026")), "packshot: complete (1 of 1): Fr?hling?2026");
-        assert_eq!(subject(&notice(&"long/".repeat(100))).len(), 99);
+        assert_eq!(subject(&notification("shoes")), "packshot: complete (1 of 1): shoes");
+        assert_eq!(subject(&notification("Frühling\n2026")), "packshot: complete (1 of 1): Fr?hling?2026");
+        assert_eq!(subject(&notification(&"long/".repeat(100))).len(), 99);
     }
 
     #[test]
     fn the_default_is_json_and_email_is_text() {
-        let message: Value = serde_json::from_str(&message(&notice("shoes"))).unwrap();
+        let message: Value = serde_json::from_str(&message(&notification("shoes"))).unwrap();
         let default: Notification = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
-        assert_eq!(default, notice("shoes"));
-        assert_eq!(message["email"], notice("shoes").text());
+        assert_eq!(default, notification("shoes"));
+        assert_eq!(message["email"], notification("shoes").text());
     }
 }

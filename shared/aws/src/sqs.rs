@@ -29,7 +29,7 @@ const BATCHES_IN_FLIGHT: usize = 32;
 /// function worked on it (at most 15 minutes) has to fit as well.
 const MAX_DELAY: Duration = Duration::from_secs(12 * 3600 - 1800);
 
-/// One queue.
+/// Sends to one SQS queue.
 #[derive(Debug, Clone)]
 pub struct SqsQueue {
     client: Client,

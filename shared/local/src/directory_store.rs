@@ -1,4 +1,9 @@
-//! A directory as the bucket.
+//! A directory as the bucket: an object is a file, its key is its path.
+//!
+//! A write fills a file in a private subdirectory and renames it into place, so that a reader never sees half an object.
+//! A conditional write holds one of a fixed number of locks, chosen by its key, from the check to the rename. An ETag is a
+//! hash of the content. It is remembered with the file's size, time of change and inode, so that an unchanged file is not
+//! hashed again.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +28,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 
-use crate::{CHUNK, PAGE, etag, etag_of};
+use crate::content::{CHUNK, PAGE, etag, etag_of};
 
 /// The subdirectory that is not part of the bucket: files that are still being written, and what else the host keeps.
 const PRIVATE: &str = ".packshot";
@@ -32,10 +37,9 @@ const STRIPES: usize = 64;
 /// The most ETags that are remembered: about 1 MB.
 const MAX_REMEMBERED: usize = 4_096;
 
-/// A directory as the bucket: an object is a file, its key is its path.
+/// A directory as the bucket.
 ///
-/// A write fills a file in a private subdirectory and renames it into place, so that a reader never sees half an object.
-/// Conditional writes hold a lock of this process: only one process may write to the directory, from any number of threads.
+/// The locks are those of this process: only one process may write to the directory, from any number of threads.
 /// People may change files between runs. A path is either a file or a directory, so `a` and `a/b` cannot both exist.
 #[derive(Clone)]
 pub struct DirectoryStore {

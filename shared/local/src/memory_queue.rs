@@ -1,4 +1,7 @@
 //! A standard queue of SQS in one process, on Tokio's clock.
+//!
+//! Messages are ordered by the time they become visible (`turns`). A receive moves a message to now + visibility; the receipt
+//! holds the receive count, so an older receipt is stale.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -12,7 +12,7 @@ use packshot_pipeline::{
 };
 use parking_lot::Mutex;
 
-use crate::{CHUNK, PAGE, etag_of};
+use crate::content::{CHUNK, PAGE, etag_of};
 
 /// The longest key that S3 accepts, in bytes.
 const MAX_KEY: usize = 1_024;

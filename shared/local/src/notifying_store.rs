@@ -1,4 +1,7 @@
 //! A store that sends the events of a bucket, in process.
+//!
+//! Every call goes to the wrapped store. After a write under `incoming/` or `results/` that happened, or whose outcome is
+//! unknown, the key goes into an unbounded channel; a write that certainly did not happen sends nothing.
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -186,7 +186,7 @@ pub enum Decision {
 /// An outcome with the counters of the job that paid for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaidOutcome {
-    /// The outcome.
+    /// What was paid for.
     pub outcome: Outcome,
     /// Number of calls of that job.
     pub calls: u32,
@@ -197,7 +197,7 @@ pub struct PaidOutcome {
 /// A failure that ends a round, with the counters of the job that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TerminalFailure {
-    /// The failure.
+    /// Why the round failed.
     pub failure: Failure,
     /// The round that failed. It may be later than the requester's.
     pub round: u64,

@@ -35,14 +35,14 @@ pub async fn announce(ports: &Ports, catalog: &Catalog, job: &JobId) -> Result<(
     for _ in 0..ATTEMPTS {
         let before = record.read_or_discard(ports).await?;
         let summary = summary.read_or_discard(ports).await?.value;
-        let Some(notice) = summary.as_ref().and_then(Notification::of) else { return Ok(()) };
-        let now = NotificationRecord { status: notice.status };
+        let Some(notification) = summary.as_ref().and_then(Notification::of) else { return Ok(()) };
+        let now = NotificationRecord { status: notification.status };
         // If this process has published another status last, subscribers must hear the current one once more.
         if before.value.as_ref() == Some(&now) && published.as_ref().is_none_or(|last| *last == now) {
             return Ok(());
         }
-        ports.notifier.publish(&notice).await?;
-        tracing::info!(%job, status = ?notice.status, "announced");
+        ports.notifier.publish(&notification).await?;
+        tracing::info!(%job, status = ?notification.status, "announced");
         match record.write(ports, &now, before.unchanged).await {
             Ok(_) => return Ok(()),
             Err(StoreError::Conflict { .. } | StoreError::Unknown { .. }) => published = Some(now),

@@ -276,7 +276,7 @@ impl Document<Latest> {
 }
 
 impl Document<NotificationRecord> {
-    /// `control/notified/<job>.json`: what subscribers have been told.
+    /// `control/notified/<job>.json`: the last status that was published.
     #[must_use]
     pub fn notification_record(job: &JobId) -> Self {
         Self::compact(keys::notified(job))

@@ -1,3 +1,5 @@
+//! Tests of the documents and of the repeated calls, over a store that fails and is written by others on demand.
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

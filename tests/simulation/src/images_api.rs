@@ -134,7 +134,7 @@ impl ImageApi for FaultyPorts {
             _ => answer,
         };
         let outcome = match &answer {
-            Ok(_) => "pictures".to_owned(),
+            Ok(_) => "images".to_owned(),
             Err(error) => packshot_pipeline::generate::classify::error_code(error),
         };
         self.trace(Call::Generate, idempotency_key, &outcome);

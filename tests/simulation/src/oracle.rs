@@ -34,7 +34,7 @@ use self::{
     ledger::LedgerRecord,
     manifests::ManifestsRecord,
     metrics::MetricCounts,
-    results::{Known, ParkedRows},
+    results::{ParkedRows, ResultContext},
 };
 use crate::{
     plan::{Plan, poison_body},
@@ -112,8 +112,8 @@ impl Oracle {
             Some(("ledger", _)) => self.ledger.wrote(&self.plan.generate, key, bytes, now),
             Some(("results", _)) => {
                 let account_errors = self.plan.generate.account_errors;
-                let known = Known { account_errors, ledger: &self.ledger, parked: &self.parked };
-                results::wrote(&mut self.jobs, &known, key, bytes)
+                let context = ResultContext { account_errors, ledger: &self.ledger, parked: &self.parked };
+                results::wrote(&mut self.jobs, &context, key, bytes)
             }
             Some(("manifests", _)) => self.manifests.wrote(&mut self.jobs, key, bytes, etag),
             _ if key == keys::BREAKER => self.breaker.wrote(key, bytes, now),

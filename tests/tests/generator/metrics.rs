@@ -201,10 +201,10 @@ async fn an_open_breaker_is_recorded_for_each_row_that_waits() {
     harness.script("mug", [status(402, None)]);
     harness.send(&[message(1, "mug")]).await;
     harness.batch().await;
-    assert_eq!(harness.metrics(), [refused(false), MetricEvent::Held]);
+    assert_eq!(harness.metrics(), [refused(false), MetricEvent::RowSuspended]);
     harness.send(&[message(2, "cup")]).await;
     harness.batch().await;
-    assert_eq!(harness.metrics()[2..], [MetricEvent::Held]);
+    assert_eq!(harness.metrics()[2..], [MetricEvent::RowSuspended]);
     harness.drain().await;
     let after = &harness.metrics()[3..];
     assert_eq!(after.iter().filter(|event| **event == COMPLETED).count(), 2);

@@ -80,7 +80,7 @@ async fn outcome(name: &str, chunks: Vec<Bytes>, column_map: &str) -> Value {
             "continuation_rows": job.continuation_rows,
             "rows": rows,
         }),
-        Err(ReadError::CatalogError(problem)) => json!({"not_a_catalog": problem}),
+        Err(ReadError::Catalog(problem)) => json!({"not_a_catalog": problem}),
         Err(ReadError::Store(error)) => panic!("{error}"),
     }
 }
@@ -184,7 +184,7 @@ async fn problem_of(chunks: impl Iterator<Item = Bytes> + Send + 'static) -> Cat
         match reader.next().await {
             Ok(Some(_)) => {}
             Ok(None) => panic!("read to the end"),
-            Err(ReadError::CatalogError(problem)) => return problem,
+            Err(ReadError::Catalog(problem)) => return problem,
             Err(ReadError::Store(error)) => panic!("{error}"),
         }
     }

@@ -1,3 +1,5 @@
+//! Tests of the configuration: defaults, every setting, refusals, and the names in template.yaml.
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},

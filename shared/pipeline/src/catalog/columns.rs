@@ -116,11 +116,6 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Detects the columns of a header without a column map.
-    pub fn from_header(header: &Record<'_>) -> Result<Self, CatalogError> {
-        Self::read(header, &ColumnMap::new())
-    }
-
     /// Detects the columns of a header.
     pub fn read(header: &Record<'_>, map: &ColumnMap) -> Result<Self, CatalogError> {
         let fields: Vec<&str> = header.fields().map(str::trim).collect();

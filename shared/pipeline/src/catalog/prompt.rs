@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use minijinja::{Environment, UndefinedBehavior};
 
+use crate::model::vendor_prompt::{CLOSING, OPENING};
+
 /// The fields of a row that the vendor's prompt uses.
 #[derive(Debug, Clone, Copy)]
 pub struct PromptFields<'a> {
@@ -59,11 +61,6 @@ impl Prompt {
         Ok(text)
     }
 }
-
-/// The beginning of the vendor's prompt.
-pub(crate) const OPENING: &str = "E-commerce hero product photo of ";
-/// The end of the vendor's prompt.
-pub(crate) const CLOSING: &str = "Photorealistic, centered composition, clean edges, no watermark, no extra text.";
 
 /// Renders the vendor's prompt. A clause whose field is empty is left out.
 fn vendor_prompt<'t>(PromptFields { title, brand, style_tags }: PromptFields<'_>, text: &'t mut String) -> &'t str {

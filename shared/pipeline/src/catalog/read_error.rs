@@ -7,7 +7,7 @@ use crate::{model::catalog_error::CatalogError, ports::StoreError};
 pub enum ReadError {
     /// The file cannot be a catalog. Reading it again gives the same error.
     #[error(transparent)]
-    CatalogError(#[from] CatalogError),
+    Catalog(#[from] CatalogError),
     /// The store failed. The read may be repeated from the start.
     #[error(transparent)]
     Store(#[from] StoreError),

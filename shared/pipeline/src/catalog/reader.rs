@@ -81,7 +81,7 @@ impl CatalogReader {
     /// The next chunk of text, empty at the end. Adds the current place to an error that has none.
     async fn pull(&mut self) -> Result<Bytes, ReadError> {
         self.text.next().await.map_err(|error| match error {
-            ReadError::CatalogError(problem) if problem.line.is_none() => {
+            ReadError::Catalog(problem) if problem.line.is_none() => {
                 let (line, byte) = self.parser.position();
                 problem.at(line, byte).into()
             }

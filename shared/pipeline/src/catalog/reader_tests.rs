@@ -1,3 +1,5 @@
+//! Tests of the whole way from bytes to records, in chunks of every size.
+
 use futures::{StreamExt as _, TryStreamExt as _};
 use proptest::prelude::*;
 
@@ -17,7 +19,7 @@ async fn read_whole(bytes: &[u8], chunk: usize) -> Result<(Read, Format), Catalo
         match reader.next().await {
             Ok(Some(record)) => records.push((record.line, record.fields().map(str::to_owned).collect())),
             Ok(None) => return Ok((records, reader.format())),
-            Err(ReadError::CatalogError(problem)) => return Err(problem),
+            Err(ReadError::Catalog(problem)) => return Err(problem),
             Err(ReadError::Store(error)) => panic!("{error}"),
         }
     }

@@ -27,7 +27,7 @@ const TRIES: usize = 3;
 
 /// The images of one row that were kept, and the errors of the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Archived {
+pub struct ArchiveOutcome {
     /// The kept images, in the API's order.
     pub assets: Vec<Asset>,
     /// Why the others could not be kept, one clause for each.
@@ -42,9 +42,9 @@ pub async fn keep(
     catalog: &Catalog,
     sku: &str,
     images: &[(usize, GeneratedImage)],
-) -> Archived {
+) -> ArchiveOutcome {
     let kept = join_all(images.iter().map(|(n, image)| keep_one(ports, slots, catalog, sku, *n, image))).await;
-    let mut archived = Archived::default();
+    let mut archived = ArchiveOutcome::default();
     let mut errors = Vec::new();
     for ((n, _), outcome) in images.iter().zip(kept) {
         match outcome {

@@ -27,7 +27,7 @@ const WRITE_TRIES: usize = 8;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// The ledger as it was read.
-#[expect(clippy::large_enum_variant, reason = "one at a time, for a moment, on the stack")]
+#[expect(clippy::large_enum_variant, reason = "short-lived value on the stack")]
 pub(super) enum LedgerRead {
     /// The entry, or `None` if there is none.
     Entry(Option<Versioned<Entry>>),
@@ -51,7 +51,7 @@ pub(super) struct ActiveClaim {
 }
 
 /// The outcome of a write.
-#[expect(clippy::large_enum_variant, reason = "one at a time, for a moment, on the stack")]
+#[expect(clippy::large_enum_variant, reason = "short-lived value on the stack")]
 pub(super) enum WriteOutcome {
     /// The write took effect, and the object has this ETag.
     Landed(Etag),
@@ -88,12 +88,12 @@ impl<'a> FingerprintLedger<'a> {
     }
 
     pub(super) async fn read(&self) -> Result<LedgerRead, StoreError> {
-        let Some(seen) = storage::read(self.invocation.ports, &self.key).await? else {
+        let Some(existing) = storage::read(self.invocation.ports, &self.key).await? else {
             return Ok(LedgerRead::Entry(None));
         };
-        let problem = match ledger::read(&seen.value) {
+        let problem = match ledger::read(&existing.value) {
             Ok(entry) if entry.fingerprint != self.message.fingerprint => "another fingerprint".to_owned(),
-            Ok(entry) => return Ok(LedgerRead::Entry(Some(Versioned { value: entry, etag: seen.etag }))),
+            Ok(entry) => return Ok(LedgerRead::Entry(Some(Versioned { value: entry, etag: existing.etag }))),
             Err(problem) => problem,
         };
         let error = format!(

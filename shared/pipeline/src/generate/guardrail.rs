@@ -28,7 +28,7 @@ const JOBS: usize = 64;
 pub struct Abort {
     /// No row of a round up to this one is called for.
     pub round: u64,
-    /// For people.
+    /// Why the job was stopped, for people.
     pub reason: String,
 }
 

@@ -3,11 +3,7 @@
 //! Starts are spaced evenly over the minute. After a 429 no call starts until the API's `Retry-After` has passed, or, without
 //! one, until an exponential backoff has.
 
-use std::{
-    num::NonZeroU32,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{num::NonZeroU32, time::Duration};
 
 use governor::{
     Quota, RateLimiter,
@@ -16,6 +12,7 @@ use governor::{
     nanos::Nanos,
     state::{InMemoryState, NotKeyed},
 };
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Decides when the next call of this process may start.
@@ -48,7 +45,7 @@ impl CallRateLimiter {
 
     /// Admits one call, or returns how long to wait before asking again.
     pub fn take(&self) -> Result<(), Duration> {
-        if let Some(until) = self.lock().until {
+        if let Some(until) = self.pause.lock().until {
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
                 return Err(left);
@@ -62,7 +59,7 @@ impl CallRateLimiter {
 
     /// Suspends calls after a 429. Returns for how long.
     pub fn pause(&self, retry_after: Option<Duration>, ceiling: Duration) -> Duration {
-        let mut pause = self.lock();
+        let mut pause = self.pause.lock();
         let backoff = FIRST_PAUSE.saturating_mul(1 << pause.streak.min(10));
         pause.streak += 1;
         let length = retry_after.filter(|d| !d.is_zero()).unwrap_or(backoff).min(ceiling);
@@ -73,11 +70,7 @@ impl CallRateLimiter {
 
     /// Ends the streak of 429s, because the API has answered with something else.
     pub fn reset_backoff(&self) {
-        self.lock().streak = 0;
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Pause> {
-        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pause.lock().streak = 0;
     }
 }
 

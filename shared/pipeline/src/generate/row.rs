@@ -50,12 +50,12 @@ impl<'a> RowTask<'a> {
 
     /// Runs the row to its end, or to the point where its message must come back.
     pub(super) async fn process(mut self) -> Result<Disposition, GenerateError> {
-        let (seen, mut read) = match self.first_attempt().await? {
+        let (existing, mut read) = match self.first_attempt().await? {
             Some(ControlFlow::Break(disposition)) => return Ok(disposition),
             Some(ControlFlow::Continue(read)) => (self.result.read().await?, read),
             None => futures::try_join!(self.result.read(), self.ledger.read())?,
         };
-        self.result.remember(seen);
+        self.result.remember(existing);
         self.invocation.worker.new_rows.store(matches!(read, LedgerRead::Entry(None)), Ordering::Relaxed);
         if self.result.is_settled() {
             tracing::info!("settled before");
@@ -129,7 +129,7 @@ impl<'a> RowTask<'a> {
             Admission::Call { probe } => probe,
             Admission::Later(wait) => return Ok(ControlFlow::Break(Disposition::RetryAfter(wait))),
             Admission::BreakerOpen(wait) => {
-                ports.metrics.record(MetricEvent::Held);
+                ports.metrics.record(MetricEvent::RowSuspended);
                 return Ok(ControlFlow::Break(Disposition::RetryAfter(wait)));
             }
         };
@@ -211,7 +211,7 @@ impl<'a> RowTask<'a> {
                 self.conclude(active, |_| (), fail(ErrorClass::Account)).await
             }
             Verdict::Account => {
-                ports.metrics.record(MetricEvent::Held);
+                ports.metrics.record(MetricEvent::RowSuspended);
                 // The breaker first: if this worker dies here, its claim ends with the lease, but no other worker goes on calling.
                 let code = failure::code_of(error);
                 tracing::warn!(code, "the account cannot pay, or its key is wrong; calls are held back");

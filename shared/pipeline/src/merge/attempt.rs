@@ -36,8 +36,8 @@ impl From<StoreError> for AttemptError {
     }
 }
 
-/// Ends the attempt after a write that failed: everything that another look may settle begins again. Reads are not treated
-/// so, because the store's calls repeat them.
+/// Ends the attempt after a write that failed: an error that a new read may resolve starts the attempt again. Reads are not
+/// treated so, because the store's calls repeat them.
 pub(super) fn retry_on_conflict(error: StoreError) -> AttemptError {
     match error {
         StoreError::Conflict { .. } | StoreError::Unknown { .. } | StoreError::Unavailable { .. } => {
@@ -61,7 +61,7 @@ where
     }
 }
 
-/// The error for an object that was listed and is gone: another look at the listing may settle it.
+/// The error for an object that was listed and does not exist any more: a new listing may resolve it.
 pub(super) fn missing_object(key: &str) -> StoreError {
     StoreError::Unavailable { detail: format!("{key} was listed and cannot be read") }
 }

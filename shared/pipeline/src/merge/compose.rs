@@ -49,7 +49,7 @@ async fn compose_once(context: &Context<'_>) -> Result<MergeAttempt, AttemptErro
             write_failed_csv(context, &snapshot, &summary).await.map_err(retry_on_conflict)?;
             write_review(context, &snapshot, &summary).await.map_err(retry_on_conflict)?;
             write_summary(context, &snapshot, &summary).await?;
-            note_manifest(context, &snapshot, &summary);
+            record_manifest(context, &snapshot, &summary);
             summary.status
         }
     };
@@ -86,7 +86,7 @@ async fn write_manifest(context: &Context<'_>, snapshot: &Snapshot) -> Result<(E
     Ok((etag, tally.into_inner()))
 }
 
-fn note_manifest(context: &Context<'_>, snapshot: &Snapshot, summary: &Summary) {
+fn record_manifest(context: &Context<'_>, snapshot: &Snapshot, summary: &Summary) {
     let lag = summary.finished_at.map(|ended| context.ports.clock.now().duration_since(ended));
     let lag = lag.and_then(|lag| Duration::try_from(lag).ok()).unwrap_or_default();
     let first = snapshot.summary().is_none_or(|before| before.manifest.is_none());

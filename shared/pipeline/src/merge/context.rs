@@ -1,4 +1,4 @@
-//! What every step of merging one job works with.
+//! The job that is being merged, its keys and the ports.
 
 use crate::{
     model::{job::Job, keys::Manifests},

@@ -1,4 +1,4 @@
-//! `failed.csv`: the failed rows with their original columns, the error code and the error, ready to be fixed and dropped
+//! `failed.csv`: the failed rows with their original columns, the error code and the error, to be corrected and uploaded
 //! again.
 
 use bytes::Bytes;

@@ -44,7 +44,7 @@ pub(super) async fn merge_part(context: &Context<'_>, part: u64) -> Result<bool,
 async fn merge_part_once(context: &Context<'_>, part: u64) -> Result<MergeAttempt, AttemptError> {
     let Context { ports, job, files } = context;
     let key = files.part(part);
-    let document = Document::compact(keys::made(&job.job, part));
+    let document = Document::compact(keys::part_provenance(&job.job, part));
     // Before the listing: see above.
     let before = storage::etag(ports, &key).await?;
     let listed = storage::list(ports, &keys::part_results(&job.job, part)).await?;

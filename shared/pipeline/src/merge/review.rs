@@ -17,7 +17,6 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    catalog::prompt::{CLOSING, OPENING},
     merge::{
         context::Context,
         part_stream::{Rows, rows},
@@ -30,6 +29,7 @@ use crate::{
         result::{Completed, Failed, RowResult},
         summary::{Counts, Summary},
         text::excerpt,
+        vendor_prompt::{CLOSING, OPENING},
     },
     ports::StoreError,
 };
@@ -96,7 +96,7 @@ impl<'a> Review<'a> {
     }
 
     fn head(&self) -> String {
-        rendered(&Head {
+        rendered(&HeaderView {
             summary: self.summary,
             counts: &self.summary.counts,
             columns: self.job.defaults.n.clamp(1, 4),
@@ -115,26 +115,26 @@ impl<'a> Review<'a> {
 
     fn foot(&self, page: u64) -> String {
         let last = self.pages();
-        rendered(&Foot { counts: &self.summary.counts, page, last, link: review_name })
+        rendered(&FooterView { counts: &self.summary.counts, page, last, link: review_name })
     }
 
-    fn completed<'r>(&self, row: &'r Completed) -> Card<'r> {
+    fn completed<'r>(&self, row: &'r Completed) -> CardView<'r> {
         let kept = row.assets.iter().map(|asset| asset.n).max().unwrap_or(0);
         let images = (1..=row.image_count.max(kept).max(row.image_urls.len())).map(|n| {
             let remote = row.image_urls.get(n - 1).and_then(|url| web_address(url)).map(str::to_owned);
             match row.assets.iter().find(|asset| asset.n == n) {
-                Some(asset) => Shown {
+                Some(asset) => ImageView {
                     n,
                     src: Some(format!("{}{}", self.root, utf8_percent_encode(&asset.key, SEGMENT_ESCAPES))),
                     fallback: remote,
                     size: Some((asset.width, asset.height)),
                 },
-                None => Shown { n, src: remote, fallback: None, size: None },
+                None => ImageView { n, src: remote, fallback: None, size: None },
             }
         });
         let (title, prompt) = title_and_prompt(row.prompt.as_deref());
         let time = if row.reused { "reused".to_owned() } else { format!("{:.1} s", row.latency_ms as f64 / 1_000.0) };
-        Card {
+        CardView {
             row: row.row,
             sku: &row.sku,
             state: if row.short { "short" } else { "complete" },
@@ -149,7 +149,7 @@ impl<'a> Review<'a> {
         }
     }
 
-    fn failed<'r>(&self, row: &'r Failed) -> Card<'r> {
+    fn failed<'r>(&self, row: &'r Failed) -> CardView<'r> {
         let column = |name: &str| {
             let value = self.job.mapping.get(name).and_then(|column| row.input.get(column));
             value.and_then(|value| value.as_str()).map(str::trim).filter(|text| !text.is_empty())
@@ -159,7 +159,7 @@ impl<'a> Review<'a> {
             1 => "1 call".to_owned(),
             calls => format!("{calls} calls"),
         };
-        Card {
+        CardView {
             row: row.row,
             sku: if row.sku.is_empty() { "(no SKU)" } else { &row.sku },
             state: "failed",
@@ -170,7 +170,7 @@ impl<'a> Review<'a> {
             facts: format!("Row {} · line {} · {calls}", row.row, row.line),
             source: column("image_url").and_then(web_address),
             images: Vec::new(),
-            why: Some(Why {
+            why: Some(FailureView {
                 code: &row.error_code,
                 error: excerpt(&row.error, MAX_ERROR),
                 remedy: remedy(row.error_class),
@@ -229,7 +229,7 @@ mod filters {
 
 #[derive(Template)]
 #[template(path = "review.html", block = "head")]
-struct Head<'a> {
+struct HeaderView<'a> {
     summary: &'a Summary,
     counts: &'a Counts,
     columns: u8,
@@ -240,7 +240,7 @@ struct Head<'a> {
 
 #[derive(Template)]
 #[template(path = "review.html", block = "card")]
-struct Card<'a> {
+struct CardView<'a> {
     row: u64,
     sku: &'a str,
     state: &'static str,
@@ -250,20 +250,20 @@ struct Card<'a> {
     lost: Option<&'a str>,
     facts: String,
     source: Option<&'a str>,
-    images: Vec<Shown>,
-    why: Option<Why<'a>>,
+    images: Vec<ImageView>,
+    why: Option<FailureView<'a>>,
 }
 
 #[derive(Template)]
 #[template(path = "review.html", block = "foot")]
-struct Foot<'a> {
+struct FooterView<'a> {
     counts: &'a Counts,
     page: u64,
     last: u64,
     link: fn(u64) -> String,
 }
 
-struct Shown {
+struct ImageView {
     n: usize,
     src: Option<String>,
     /// Where the image may still be if our copy is out of reach, for example behind a presigned page.
@@ -271,7 +271,7 @@ struct Shown {
     size: Option<(usize, usize)>,
 }
 
-struct Why<'a> {
+struct FailureView<'a> {
     code: &'a str,
     error: String,
     remedy: &'static str,

@@ -1,3 +1,5 @@
+//! Tests of the contact sheet: what its pages contain, and what they refuse to contain.
+
 use serde_json::json;
 
 use super::*;
@@ -121,7 +123,7 @@ fn pages_follow_from_the_rows() {
 }
 
 #[test]
-fn the_policy_allows_the_style_and_the_script_as_they_stand_in_the_page() {
+fn the_policy_allows_the_style_and_the_script_as_the_page_contains_them() {
     let job = job();
     let summary = crate::model::summary::Tally::default().so_far(&job);
     let head = Review::new(&job, &summary).head();

@@ -32,7 +32,7 @@ pub(crate) struct RunningTally {
 
 impl RunningTally {
     pub(super) fn document(job: &JobId) -> Document<Self> {
-        Document::compact(keys::so_far(job))
+        Document::compact(keys::running_tally(job))
     }
 
     /// Counts the rows of the listed parts, and reads only those parts that have not been counted.

@@ -34,7 +34,7 @@ pub enum MetricEvent {
     /// A call's outcome is unknown and stays so; it may have been billed.
     OutcomeUnknown,
     /// A row was sent back to the queue, because calls are suspended for the account.
-    Held,
+    RowSuspended,
     /// A completed result was written, or existed already.
     RowCompleted {
         /// Another row paid for the outcome.

@@ -199,13 +199,13 @@ pub fn checkpoint(job: &JobId) -> String {
 
 /// `control/merge/<job>/<part>.json`: the results that a part was made from.
 #[must_use]
-pub fn made(job: &JobId, part: u64) -> String {
+pub fn part_provenance(job: &JobId, part: u64) -> String {
     format!("control/merge/{job}/{part:06}.json")
 }
 
 /// `control/merge/<job>/so-far.json`: the counts of a running job.
 #[must_use]
-pub fn so_far(job: &JobId) -> String {
+pub fn running_tally(job: &JobId) -> String {
     format!("control/merge/{job}/so-far.json")
 }
 

@@ -20,3 +20,4 @@ pub mod result;
 pub mod spreadsheet;
 pub mod summary;
 pub mod text;
+pub(crate) mod vendor_prompt;

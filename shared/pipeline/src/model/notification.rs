@@ -124,10 +124,10 @@ impl Notification {
     }
 }
 
-/// `control/notified/<job>.json`: what subscribers have been told.
+/// `control/notified/<job>.json`: the last status that was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotificationRecord {
-    /// The status.
+    /// Status of the last published notification.
     pub status: Status,
 }
 

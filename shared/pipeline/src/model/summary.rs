@@ -141,7 +141,7 @@ pub struct TopError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Manifest {
-    /// Object key.
+    /// Key of `manifest.jsonl`.
     pub key: String,
     /// ETag of the content.
     pub etag: Etag,

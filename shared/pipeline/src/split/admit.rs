@@ -34,11 +34,11 @@ pub enum SplitReport {
     Split(Box<Job>),
     /// The file cannot be a catalog, and its summary says why. No row was sent.
     Rejected {
-        /// The job.
+        /// Id of the rejected job.
         job: JobId,
-        /// Its catalog.
+        /// Catalog that the key names.
         catalog: Catalog,
-        /// Why.
+        /// What is wrong with the file, and where.
         problem: CatalogError,
     },
     /// The key is not one of a catalog, or the object was replaced or removed after the event. A replacement has its own
@@ -62,7 +62,7 @@ pub async fn admit(ports: &Ports, settings: &SplitSettings, source: &SplitInput)
         None => match validate(reader, settings, &id, &catalog, found.clone(), ports.clock.now(), |_, _, _| ()).await {
             Ok(job) => document.create(ports, job).await?,
             Err(ReadError::Store(error)) => return Err(error.into()),
-            Err(ReadError::CatalogError(problem)) => {
+            Err(ReadError::Catalog(problem)) => {
                 reject(ports, &id, &catalog, found, &problem).await?;
                 announce(ports, &catalog, &id).await?;
                 return Ok(SplitReport::Rejected { job: id, catalog, problem });
@@ -72,7 +72,7 @@ pub async fn admit(ports: &Ports, settings: &SplitSettings, source: &SplitInput)
     Ok(SplitReport::Split(Box::new(job)))
 }
 
-/// Reads the file to its end and validates every row. `judged` receives each row, its line and its verdict, so that a
+/// Reads the file to its end and validates every row. `on_row` receives each row, its line and its verdict, so that a
 /// check before the upload says exactly what the splitter will say.
 pub async fn validate(
     mut reader: CatalogReader,
@@ -81,7 +81,7 @@ pub async fn validate(
     catalog: &Catalog,
     source: Source,
     now: Timestamp,
-    mut judged: impl FnMut(u64, u64, &Result<Accepted<'_>, Rejected>),
+    mut on_row: impl FnMut(u64, u64, &Result<Accepted<'_>, Rejected>),
 ) -> Result<Job, ReadError> {
     let mut validator = header(&mut reader, &settings.column_map, settings.defaults.clone()).await?;
     let mut job = Job {
@@ -113,7 +113,7 @@ pub async fn validate(
             return Err(CatalogError::new("too_many_rows", what).on(record.line).into());
         }
         let Validated { verdict, .. } = validator.validate(record)?;
-        judged(job.rows, record.line, &verdict);
+        on_row(job.rows, record.line, &verdict);
         match verdict {
             Ok(accepted) => {
                 job.valid += 1;

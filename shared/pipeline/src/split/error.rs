@@ -34,7 +34,7 @@ impl From<ReadError> for SplitError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(error) => Self::Store(error),
-            ReadError::CatalogError(problem) => Self::Changed(problem.to_string()),
+            ReadError::Catalog(problem) => Self::Changed(problem.to_string()),
         }
     }
 }

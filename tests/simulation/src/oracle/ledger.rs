@@ -122,16 +122,16 @@ impl FingerprintRecord {
     fn count_unknown(&mut self, entry: &Entry, settings: &GenerateSettings, counts: &mut ApiCounts) -> Check {
         let limit = settings.unknown_outcome_retries + 1;
         let mut within = Ok(());
-        for series in std::iter::once(&entry.series).chain(entry.others.iter().map(|page| &page.series)) {
-            let old = self.entry.as_ref().and_then(|before| unknown(before, &series.job)).unwrap_or_default();
-            let counted = unknown(entry, &series.job).unwrap_or_default().saturating_sub(old);
+        for scope in std::iter::once(&entry.series).chain(entry.others.iter().map(|other| &other.series)) {
+            let old = self.entry.as_ref().and_then(|before| unknown(before, &scope.job)).unwrap_or_default();
+            let counted = unknown(entry, &scope.job).unwrap_or_default().saturating_sub(old);
             self.counted += counted;
             counts.unknown += u64::from(counted);
-            let by_round = self.counted_by_round.entry((series.job.clone(), series.round)).or_default();
+            let by_round = self.counted_by_round.entry((scope.job.clone(), scope.round)).or_default();
             *by_round += counted;
             within = within.and(require(*by_round <= limit, || {
                 let fp = &entry.fingerprint;
-                format!("{fp}: series {series:?} has {by_round} unknown outcomes, {limit} are allowed")
+                format!("{fp}: scope {scope:?} has {by_round} unknown outcomes, {limit} are allowed")
             }));
         }
         within
@@ -140,14 +140,14 @@ impl FingerprintRecord {
 
 /// The unknown outcomes that an entry counts for a job.
 fn unknown(entry: &Entry, job: &JobId) -> Option<u32> {
-    let others = entry.others.iter().map(|page| (&page.series, page.unknown));
-    let mut pages = std::iter::once((&entry.series, entry.unknown)).chain(others);
-    pages.find(|(series, _)| series.job == *job).map(|(_, unknown)| unknown)
+    let others = entry.others.iter().map(|other| (&other.series, other.unknown));
+    let mut entries = std::iter::once((&entry.series, entry.unknown)).chain(others);
+    entries.find(|(scope, _)| scope.job == *job).map(|(_, unknown)| unknown)
 }
 
 /// The paid outcomes that an entry remembers, of all jobs.
 fn outcomes(entry: &Entry) -> Vec<Outcome> {
-    let states = std::iter::once(&entry.state).chain(entry.others.iter().map(|page| &page.state));
+    let states = std::iter::once(&entry.state).chain(entry.others.iter().map(|other| &other.state));
     let paid = states.filter_map(|state| if let State::Completed(outcome) = state { Some(outcome) } else { None });
     paid.cloned().collect()
 }

@@ -41,14 +41,19 @@ impl ParkedRows {
 }
 
 /// What a result may be compared with.
-pub(super) struct Known<'a> {
+pub(super) struct ResultContext<'a> {
     pub(super) account_errors: AccountPolicy,
     pub(super) ledger: &'a LedgerRecord,
     pub(super) parked: &'a ParkedRows,
 }
 
 /// Checks an object under `results/` and remembers it.
-pub(super) fn wrote(jobs: &mut BTreeMap<JobId, JobRecord>, known: &Known<'_>, key: &str, bytes: &Bytes) -> Check {
+pub(super) fn wrote(
+    jobs: &mut BTreeMap<JobId, JobRecord>,
+    context: &ResultContext<'_>,
+    key: &str,
+    bytes: &Bytes,
+) -> Check {
     let (id, row) = match ResultsKey::parse(key) {
         Some(ResultsKey::Job(id)) => (id, None),
         Some(ResultsKey::Row { job, row, .. }) => (job, Some(row)),
@@ -72,7 +77,7 @@ pub(super) fn wrote(jobs: &mut BTreeMap<JobId, JobRecord>, known: &Known<'_>, ke
     if let Some((before, RowResult::Completed(_))) = job.results.get(&row).and_then(|versions| versions.last()) {
         require(before == bytes, || format!("{key}: a completed result was overwritten"))?;
     }
-    check_result(known, &id, row, expected, &result).map_err(|what| format!("{key}: {what}"))?;
+    check_result(context, &id, row, expected, &result).map_err(|what| format!("{key}: {what}"))?;
     job.results.entry(row).or_default().push((bytes.clone(), result));
     Ok(())
 }
@@ -85,13 +90,19 @@ fn check_job(key: &str, created: &Job, rows: &[ExpectedRow]) -> Check {
     })
 }
 
-fn check_result(known: &Known<'_>, id: &JobId, row: u64, expected: &ExpectedRow, result: &RowResult) -> Check {
+fn check_result(
+    context: &ResultContext<'_>,
+    id: &JobId,
+    row: u64,
+    expected: &ExpectedRow,
+    result: &RowResult,
+) -> Check {
     require(result.row() == row, || "another row's".into())?;
     match (result, &expected.verdict) {
         (RowResult::Completed(completed), Ok(fp)) => {
             require(completed.sku == expected.sku, || format!("the SKU became {:?}", completed.sku))?;
             require(completed.fingerprint == *fp, || "another request's".into())?;
-            let billed = completed.request_id.as_ref().is_some_and(|id| known.ledger.was_billed(fp, id));
+            let billed = completed.request_id.as_ref().is_some_and(|id| context.ledger.was_billed(fp, id));
             require(billed, || "completed by a call that was never billed".into())?;
             require(completed.image_count > 0, || "completed without an image".into())
         }
@@ -103,11 +114,11 @@ fn check_result(known: &Known<'_>, id: &JobId, row: u64, expected: &ExpectedRow,
             if let Err(code) = verdict {
                 return require(failed.error_code == *code, || format!("{}, not {code}", failed.error_code));
             }
-            let pauses = known.account_errors == AccountPolicy::Pause;
+            let pauses = context.account_errors == AccountPolicy::Pause;
             require(!(pauses && failed.error_class == ErrorClass::Account), || {
                 "failed by the account, which is to pause".into()
             })?;
-            let parked = known.parked.runs_after(failed.round, id, row);
+            let parked = context.parked.runs_after(failed.round, id, row);
             require(parked || !failed.error_class.may_heal(), || "failed without a message in the retry queue".into())
         }
     }
