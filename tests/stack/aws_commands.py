@@ -1,7 +1,7 @@
 """Checks the `aws` commands of the documents without an account: each command and each of its options exists, each block is
 valid shell, and the outputs, resources and parameters that it names are in template.yaml.
 
-tests/tests/documents.rs checks all other commands of the README and docs/.
+tests/tests/documents.rs checks all other commands of the same documents.
 """
 
 import re
@@ -14,7 +14,10 @@ from botocore import xform_name
 
 import deploy
 
-DOCUMENTS = [deploy.ROOT / "README.md", deploy.ROOT / "RUNBOOK.md", *sorted((deploy.ROOT / "docs").glob("*.md"))]
+# The changelog's commands are those of earlier versions.
+LISTED = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"], cwd=deploy.ROOT,
+                        check=True, capture_output=True, text=True).stdout
+DOCUMENTS = [deploy.ROOT / name for name in LISTED.splitlines() if name != "CHANGELOG.md"]
 # The options of the AWS CLI's own commands, which are no API operations.
 OWN = {("s3", "cp"): {"metadata-directive"}, ("s3", "ls"): {"recursive"}, ("s3", "sync"): set()}
 EVERYWHERE = {"query", "output", "endpoint-url"}

@@ -1,7 +1,8 @@
-//! The commands in README.md, CONTRIBUTING.md and docs/, as a reader types them.
+//! The commands in the repository's Markdown pages, as a reader types them.
 //!
 //! Every command in a block of shell is checked; a command of an unknown program fails the test. Commands that need neither an
-//! account nor a key run in a temporary directory. For all others, the program itself (or its parser) must accept the arguments.
+//! account nor a key run in a temporary directory. For all others, the program itself (or its parser) must accept the arguments. The
+//! functions that a page defines, as RUNBOOK.md does, may be called below their definition.
 //! `<!-- needs: WHAT -->` in the line before a block keeps its commands from running; see [`NEEDS`]. The commands for a stack run in
 //! the second test, on the stack of `make test`. tests/stack/aws_commands.py checks the options of `aws`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this is test code")]
@@ -10,31 +11,38 @@
 use std::{
     collections::BTreeSet,
     fs,
+    iter::Peekable,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    str::Chars,
     time::Duration,
 };
 
 use packshot_tests::stack::Stack;
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// The reasons why the commands of a block do not run in the test.
 const NEEDS: [&str; 6] = ["account", "key", "browser", "own files", "time", "a second terminal"];
 
 /// Programs of the shell that need no check.
-const SHELL: [&str; 9] = ["cd", "echo", "eval", "export", "cat", "kill", "mkdir", "sleep", "unset"];
+const SHELL: [&str; 17] = [
+    ".", "cat", "cd", "date", "echo", "eval", "export", "grep", "kill", "mkdir", "printf", "read", "set", "sleep",
+    "sort", "uniq", "unset",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
-/// README first: a reader has typed its commands before those of a page in docs/.
+/// Every page but the changelog, whose commands are those of earlier versions. README first: a reader has typed its commands before
+/// those of another page.
 fn documents() -> Vec<PathBuf> {
-    let mut pages: Vec<_> = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    pages.sort();
-    let first = ["README.md", "CONTRIBUTING.md"].map(|name| root().join(name));
-    first.into_iter().chain(pages).collect()
+    let list = ["ls-files", "--cached", "--others", "--exclude-standard", "*.md"];
+    let listed = output(Command::new("git").current_dir(root()).args(list)).unwrap();
+    let mut pages: Vec<&str> = listed.lines().filter(|name| *name != "CHANGELOG.md").collect();
+    pages.sort_by_key(|name| (*name != "README.md", *name != "CONTRIBUTING.md", *name));
+    pages.into_iter().map(|name| root().join(name)).collect()
 }
 
 /// A block of shell in a document.
@@ -51,6 +59,8 @@ struct Typed {
     place: String,
     needs: Option<String>,
     words: Vec<String>,
+    /// Whether the program is a function that the document defines.
+    defined: bool,
 }
 
 /// How a command is checked.
@@ -60,7 +70,7 @@ enum Kind {
     Packshot(Vec<String>),
     /// Does not run; packshot must accept the arguments.
     PackshotArguments(Vec<String>),
-    /// Another executable of the workspace, by its package.
+    /// Another executable of the workspace, by its name.
     Program(String, Vec<String>),
     /// `./stack`
     Stack(Vec<String>),
@@ -70,6 +80,10 @@ enum Kind {
     CargoLambda(Vec<String>),
     /// Another subcommand of cargo.
     Cargo(Vec<String>),
+    /// `curl`, which calls the fake services of the benchmarks.
+    Curl(Vec<String>),
+    /// `python3` with a program in its arguments.
+    Python(Vec<String>),
     /// Not checked.
     Shell,
 }
@@ -111,17 +125,21 @@ fn blocks(document: &str) -> Result<Vec<Block>, String> {
 }
 
 fn looks_like_a_command(line: &str) -> bool {
-    ["cargo ", "make ", "./stack ", "packshot ", "aws ", "target/", "$ "].iter().any(|start| line.starts_with(start))
+    let starts = ["cargo ", "make ", "./stack ", "packshot ", "aws ", "bench ", "curl ", "python3 ", "target/", "$ "];
+    starts.iter().any(|start| line.starts_with(start))
 }
 
 /// Splits shell into simple commands, including those inside `$(…)`. Supports the syntax that the documents use: quotes, comments,
-/// line continuations, lists, pipes and redirections.
+/// line continuations, lists, pipes, redirections and functions. The text of a here-document becomes the last word of its command, and
+/// the definition of a function the command `name()`.
 fn commands(shell: &str) -> Vec<Vec<String>> {
     let (mut found, mut words, mut word) = (Vec::new(), Vec::new(), None::<String>);
     let mut characters = shell.chars().peekable();
-    let mut redirected = false;
+    let (mut redirected, mut here) = (false, None::<String>);
     let end_word = |word: &mut Option<String>, words: &mut Vec<String>, redirected: &mut bool| {
-        if let Some(word) = word.take().filter(|_| !std::mem::take(redirected)) {
+        let Some(word) = word.take().filter(|_| !std::mem::take(redirected)) else { return };
+        let is_brace = words.is_empty() && (word == "{" || word == "}");
+        if !is_brace {
             words.push(word);
         }
     };
@@ -136,7 +154,7 @@ fn commands(shell: &str) -> Vec<Vec<String>> {
                 let text = word.get_or_insert_default();
                 while let Some(inside) = characters.next().filter(|&inside| inside != '"') {
                     if inside == '$' && characters.next_if_eq(&'(').is_some() {
-                        found.extend(commands(&substitution(&mut characters)));
+                        found.extend(substituted(&mut characters));
                     } else {
                         text.push(inside);
                     }
@@ -144,16 +162,28 @@ fn commands(shell: &str) -> Vec<Vec<String>> {
             }
             '$' if characters.next_if_eq(&'(').is_some() => {
                 word.get_or_insert_default();
-                found.extend(commands(&substitution(&mut characters)));
+                found.extend(substituted(&mut characters));
             }
             '#' if word.is_none() => while characters.next_if(|&skipped| skipped != '\n').is_some() {},
+            '<' if characters.next_if_eq(&'<').is_some() => {
+                end_word(&mut word, &mut words, &mut redirected);
+                let delimiter: String =
+                    std::iter::from_fn(|| characters.next_if(|next| !next.is_whitespace())).collect();
+                here = Some(delimiter.trim_matches(['\'', '"']).to_owned());
+            }
             '>' | '<' => {
                 end_word(&mut word, &mut words, &mut redirected);
                 while characters.next_if(|&next| next == '>' || next == '&').is_some() {}
                 redirected = true;
             }
+            '(' if words.is_empty() && word.is_some() && characters.next_if_eq(&')').is_some() => {
+                found.extend(word.take().map(|name| vec![format!("{name}()")]));
+            }
             '\n' | ';' | '&' | '|' | '(' | ')' => {
                 end_word(&mut word, &mut words, &mut redirected);
+                if let Some(delimiter) = here.take_if(|_| character == '\n') {
+                    words.push(here_document(&mut characters, &delimiter));
+                }
                 found.extend(Some(std::mem::take(&mut words)).filter(|words: &Vec<String>| !words.is_empty()));
             }
             space if space.is_whitespace() => end_word(&mut word, &mut words, &mut redirected),
@@ -163,6 +193,34 @@ fn commands(shell: &str) -> Vec<Vec<String>> {
     end_word(&mut word, &mut words, &mut redirected);
     found.extend(Some(words).filter(|words| !words.is_empty()));
     found
+}
+
+/// The commands in the rest of a `$(…)`. In arithmetic, `$((…))`, only its own substitutions are commands.
+fn substituted(characters: &mut Peekable<Chars>) -> Vec<Vec<String>> {
+    let inside = substitution(characters);
+    if !inside.starts_with('(') {
+        return commands(&inside);
+    }
+    let (mut found, mut arithmetic) = (Vec::new(), inside.chars().peekable());
+    while let Some(character) = arithmetic.next() {
+        if character == '$' && arithmetic.next_if_eq(&'(').is_some() {
+            found.extend(substituted(&mut arithmetic));
+        }
+    }
+    found
+}
+
+/// Reads the lines before the delimiter, and the delimiter.
+fn here_document(characters: &mut Peekable<Chars>, delimiter: &str) -> String {
+    let mut text = String::new();
+    while characters.peek().is_some() {
+        let line: String = characters.by_ref().take_while(|&character| character != '\n').collect();
+        if line == delimiter {
+            break;
+        }
+        text.push_str(&format!("{line}\n"));
+    }
+    text
 }
 
 /// Reads the rest of a `$(…)`.
@@ -175,18 +233,22 @@ fn substitution(characters: &mut impl Iterator<Item = char>) -> String {
     inside.collect()
 }
 
-/// Every command of a document.
+/// Every command of a document, without the definitions of its functions.
 fn typed(document: &Path) -> Result<Vec<Typed>, String> {
     let name = document.strip_prefix(root()).unwrap().display().to_string();
     let blocks = blocks(&fs::read_to_string(document).unwrap()).map_err(|problem| format!("{name}, {problem}"))?;
-    let mut all = Vec::new();
+    let (mut all, mut functions) = (Vec::new(), BTreeSet::new());
     for block in blocks {
         for words in commands(&block.text) {
             let words: Vec<_> = words.into_iter().skip_while(|word| is_assignment(word)).collect();
-            let place = format!("{name}, block at line {}: `{}`", block.line, words.join(" "));
-            if !words.is_empty() {
-                all.push(Typed { place, needs: block.needs.clone(), words });
+            let Some(program) = words.first() else { continue };
+            if let Some(function) = program.strip_suffix("()") {
+                functions.insert(function.to_owned());
+                continue;
             }
+            let place = format!("{name}, block at line {}: `{}`", block.line, words.join(" "));
+            let defined = functions.contains(program);
+            all.push(Typed { place, needs: block.needs.clone(), words, defined });
         }
     }
     Ok(all)
@@ -209,42 +271,59 @@ fn classify(typed: &Typed) -> Result<Kind, String> {
         "packshot" => Ok(classify_packshot(typed, arguments)),
         "./stack" => Ok(Kind::Stack(arguments)),
         "make" => Ok(Kind::Make(arguments)),
+        "bench" => Ok(Kind::Program("bench".to_owned(), arguments)),
+        "curl" => Ok(Kind::Curl(arguments)),
+        "python3" => Ok(Kind::Python(arguments)),
         "aws" => Ok(Kind::Shell),
         "cargo" if subcommand == "lambda" => Ok(Kind::CargoLambda(arguments)),
         "cargo" if subcommand == "run" => {
             let split = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
             let (flags, rest) = (&arguments[1..split], arguments.get(split + 1..).unwrap_or_default().to_vec());
-            match package(flags)?.as_deref() {
-                None | Some("packshot") => Ok(classify_packshot(typed, rest)),
-                Some(package) => Ok(Kind::Program(package.to_owned(), rest)),
+            match executable(flags)?.as_str() {
+                "packshot" => Ok(classify_packshot(typed, rest)),
+                other => Ok(Kind::Program(other.to_owned(), rest)),
             }
         }
         "cargo" => Ok(Kind::Cargo(arguments)),
-        _ if SHELL.contains(&program) => Ok(Kind::Shell),
-        _ => match program.strip_prefix("target/release/") {
+        _ if typed.defined || SHELL.contains(&program) => Ok(Kind::Shell),
+        _ => match program.strip_prefix("target/release/").or_else(|| program.strip_prefix("target/measured/")) {
             Some("packshot") => Ok(classify_packshot(typed, arguments)),
-            Some("bench") => Ok(Kind::Program("packshot-benches".to_owned(), arguments)),
+            Some("bench") => Ok(Kind::Program("bench".to_owned(), arguments)),
             _ => Err(format!("`{program}` is unknown: add to `classify` in tests/tests/documents.rs how to check it")),
         },
     }
 }
 
-/// The package in the flags of `cargo run`.
-fn package(flags: &[String]) -> Result<Option<String>, String> {
-    let mut package = None;
-    let mut flags = flags.iter();
+/// The executable that `cargo run` starts with these flags. Without a package it is the default member of the workspace.
+fn executable(flags: &[String]) -> Result<String, String> {
+    let (mut package, mut named) = ("packshot", None);
+    let mut flags = flags.iter().map(String::as_str);
     while let Some(flag) = flags.next() {
-        match flag.as_str() {
+        match flag {
             "--release" | "--quiet" | "--locked" => {}
-            "-p" | "--package" => package = flags.next().cloned(),
+            "--profile" => _ = flags.next(),
+            "-p" | "--package" => package = flags.next().unwrap_or_default(),
+            "--bin" => named = flags.next(),
             other => {
                 return Err(format!(
-                    "`cargo run` with {other} is unknown: add it to `package` in tests/tests/documents.rs"
+                    "`cargo run` with {other} is unknown: add it to `executable` in tests/tests/documents.rs"
                 ));
             }
         }
     }
-    Ok(package)
+    let metadata = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
+    let metadata = output(Command::new(env!("CARGO")).current_dir(root()).args(metadata))?;
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let found = metadata["packages"].as_array().unwrap().iter().find(|found| found["name"] == package);
+    let found = found.ok_or_else(|| format!("the workspace has no package {package}"))?;
+    let targets = found["targets"].as_array().unwrap().iter().filter(|target| target["kind"][0] == "bin");
+    let executables: Vec<&str> = targets.filter_map(|target| target["name"].as_str()).collect();
+    match (named.or(found["default_run"].as_str()), executables.as_slice()) {
+        (Some(name), all) if all.contains(&name) => Ok(name.to_owned()),
+        (None, [only]) => Ok((*only).to_owned()),
+        (Some(name), all) => Err(format!("{package} has the executables {all:?}, not {name}")),
+        (None, all) => Err(format!("{package} has the executables {all:?}: name one with --bin")),
+    }
 }
 
 /// Commands that work on files run. The others need a deployment, or run until they are stopped, so only their arguments are checked.
@@ -277,11 +356,13 @@ impl Session {
                 self.run(arguments)
             }
             Kind::PackshotArguments(arguments) => accepted_by_packshot(&arguments),
-            Kind::Program(package, arguments) => accepted_by_program(&package, &arguments),
+            Kind::Program(name, arguments) => accepted_by_program(&name, &arguments),
             Kind::Stack(arguments) => accepted_by_script("stack", &arguments),
             Kind::Make(arguments) => accepted_by_make(&arguments),
             Kind::CargoLambda(arguments) => accepted_by_cargo_lambda(&arguments),
             Kind::Cargo(arguments) => accepted_by_cargo(&arguments),
+            Kind::Curl(arguments) => accepted_by_fake_services(&arguments),
+            Kind::Python(arguments) => accepted_by_python(&arguments),
         }
     }
 
@@ -362,10 +443,47 @@ fn accepted_by_packshot(arguments: &[String]) -> Result<(), String> {
 }
 
 /// Adds `--help`, so that the arguments are parsed and nothing runs.
-fn accepted_by_program(package: &str, arguments: &[String]) -> Result<(), String> {
-    known_package(package)?;
-    let name = if package == "packshot-benches" { "bench" } else { package };
+fn accepted_by_program(name: &str, arguments: &[String]) -> Result<(), String> {
+    let of_lambda = name == "bench" && arguments.first().is_some_and(|word| word == "lambda");
+    let arguments = if of_lambda { options_of_bench_lambda(arguments)? } else { arguments };
     succeeded(Command::new(packshot_tests::binary(name)).args(arguments).arg("--help"))
+}
+
+/// The words before the command that `bench lambda` starts, to which a later `--help` would belong.
+fn options_of_bench_lambda(arguments: &[String]) -> Result<&[String], String> {
+    let is_option = |word: &String| word.starts_with("--") && word != "--";
+    let mut end = 1;
+    while arguments.get(end).is_some_and(is_option) {
+        // Each option has a value.
+        end += 2;
+    }
+    let function = arguments.get(end..).and_then(<[String]>::last).map_or("", String::as_str);
+    let known = !function.is_empty() && root().join("functions").join(function).is_dir();
+    if known { Ok(&arguments[..end]) } else { Err(format!("ends with `{function}`, which is no function")) }
+}
+
+/// Checks the path of a URL against benches/src/fake_services/control.rs.
+fn accepted_by_fake_services(arguments: &[String]) -> Result<(), String> {
+    let control = fs::read_to_string(root().join("benches/src/fake_services/control.rs")).unwrap();
+    let (options, urls): (Vec<_>, Vec<_>) = arguments.iter().partition(|word| word.starts_with('-'));
+    let command = match urls.as_slice() {
+        [url] if options.iter().all(|option| *option == "-s") => url.strip_prefix("$FAKE_SERVICES_URL/_bench/"),
+        _ => None,
+    };
+    let command = command.and_then(|rest| rest.split('?').next());
+    let command = command.ok_or("only `curl [-s] \"$FAKE_SERVICES_URL/_bench/…\"` is known")?;
+    let known = control.contains(&format!("\n        \"{command}\" => "));
+    if known { Ok(()) } else { Err(format!("the fake services have no command {command}")) }
+}
+
+/// Parses the program in `-c PROGRAM`, or in a here-document for `-`.
+fn accepted_by_python(arguments: &[String]) -> Result<(), String> {
+    let [option, program] = arguments else { return Err("python3 is checked with a program only".to_owned()) };
+    if !["-c", "-"].contains(&option.as_str()) {
+        return Err(format!("python3 {option} is unknown"));
+    }
+    let parse = "import ast, sys; ast.parse(sys.argv[1])";
+    succeeded(Command::new(environment_of_make("python")?).args(["-c", parse, program]))
 }
 
 fn environment_of_make(program: &str) -> Result<PathBuf, String> {
@@ -392,6 +510,10 @@ fn accepted_by_make(arguments: &[String]) -> Result<(), String> {
     if arguments.first().is_some_and(|target| target == "invoke") {
         let named = ["FUNCTION", "EVENT"].into_iter().filter_map(value);
         accepted_by_script("invoke", &named.collect::<Vec<_>>())?;
+    }
+    if let Some(flags) = value("BENCH") {
+        let flags = flags.split_whitespace().map(str::to_owned);
+        accepted_by_program("bench", &std::iter::once("run".to_owned()).chain(flags).collect::<Vec<_>>())?;
     }
     succeeded(Command::new("make").current_dir(root()).arg("--dry-run").args(arguments))
 }
@@ -495,6 +617,14 @@ fn shell_is_split_into_commands() {
 }
 
 #[test]
+fn functions_and_here_documents_are_split() {
+    let shell =
+        "f() { a \"$(( ($(date +%s) - 1) * 2 ))\"; }\ng() { b\n}\npython3 - <<'END' > o\nx = (1)\nEND\nf q | sort\n";
+    let found: Vec<_> = commands(shell).iter().map(|words| words.join("|")).collect();
+    assert_eq!(found, ["f()", "date|+%s", "a|", "g()", "b", "python3|-|x = (1)\n", "f|q", "sort"]);
+}
+
+#[test]
 fn a_block_of_commands_must_be_marked_as_sh() {
     let read = |text: &str| blocks(text).map(|blocks| blocks.len());
     assert_eq!(read("```sh\nmake\n```\n\n```\nsome output\n```\n"), Ok(1));
@@ -508,14 +638,29 @@ fn a_block_of_commands_must_be_marked_as_sh() {
 fn unknown_programs_and_arguments_are_problems() {
     let of = |line: &str| {
         let words = commands(line).remove(0);
-        classify(&Typed { place: String::new(), needs: None, words })
+        classify(&Typed { place: String::new(), needs: None, words, defined: false })
     };
+    let words = |line: &str| commands(line).remove(0);
     assert!(of("terraform apply").unwrap_err().contains("terraform"));
     assert!(matches!(of("cargo run --release -- run shoes.csv"), Ok(Kind::Packshot(_))));
+    assert!(
+        matches!(of("cargo run -p packshot-benches --bin bench -- run"), Ok(Kind::Program(name, _)) if name == "bench")
+    );
+    assert!(of("cargo run -p packshot-benches -- run").unwrap_err().contains("--bin"));
+    assert!(of("cargo run -p packshot-paint -- run").unwrap_err().contains("packshot-paint"));
     assert!(matches!(of("packshot status JOB --bucket BUCKET"), Ok(Kind::PackshotArguments(_))));
     assert!(accepted_by_packshot(&["fly".into()]).unwrap_err().contains("fly"));
     assert!(accepted_by_packshot(&["run".into(), "--no-such-option".into()]).is_err());
     assert!(accepted_by_packshot(&["submit".into(), "--bucket".into(), "b".into()]).is_err());
     assert!(accepted_by_make(&["no-such-target".into()]).is_err());
     assert!(accepted_by_make(&["deploy".into(), "COLOUR=red".into()]).is_err());
+    assert!(accepted_by_make(&["bench".into(), "BENCH=--size huge".into()]).unwrap_err().contains("huge"));
+    assert!(of("look RetryQueueUrl").unwrap_err().contains("look"));
+    let bench = |line: &str| accepted_by_program("bench", &words(line));
+    assert!(bench("lambda --split k -- perf record -g splitter").is_ok());
+    assert!(bench("lambda --times 1 painter").unwrap_err().contains("painter"));
+    assert!(bench("lambda --time 1 splitter").unwrap_err().contains("--time"));
+    assert!(accepted_by_fake_services(&words("-s $FAKE_SERVICES_URL/_bench/counts")).is_ok());
+    assert!(accepted_by_fake_services(&words("$FAKE_SERVICES_URL/_bench/count")).unwrap_err().contains("count"));
+    assert!(accepted_by_python(&words("-c 'print('")).unwrap_err().contains("SyntaxError"));
 }

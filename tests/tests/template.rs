@@ -236,6 +236,10 @@ fn exists(path: &str) -> bool {
 #[test]
 fn the_paths_in_architecture_exist() {
     let page = file("ARCHITECTURE.md");
+    // Text that is wrapped together with a heading or a fence hides both, and with them the paths.
+    for heading in ["## Entry points", "## Code map", "## Invariants", "## What is deliberately absent"] {
+        assert!(page.lines().any(|line| line == heading), "ARCHITECTURE.md has no line `{heading}`");
+    }
     let (map, text) = (paths_of_code_map(&page), paths_of_text(&page));
     assert!(map.len() >= 20 && text.len() >= 20, "only {map:?} and {text:?} were found");
     let missing: BTreeSet<_> = map.iter().filter(|path| !root().join(path).exists()).collect();

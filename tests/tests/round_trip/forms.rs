@@ -1,13 +1,16 @@
 //! Checks under which key, and in which form, the pipeline stores each JSON object of a job. The golden files of `shared/pipeline`
 //! show the contents.
 
+use std::collections::BTreeMap;
+
 use packshot_pipeline::{
     generate::{breaker::Breaker, guardrail::Guardrail},
     model::json,
     storage,
 };
+use serde_json::Value;
 
-use super::*;
+use super::harness::{Harness, block_on};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {

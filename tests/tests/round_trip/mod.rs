@@ -3,154 +3,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+    sync::atomic::Ordering,
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::TryStreamExt as _;
-use packshot_local::{MemoryQueue, MemoryStore, NotifyingStore};
 use packshot_pipeline::{
-    generate::{generate, worker::Worker},
-    merge::{Changed, merge},
-    model::{job::Job, keys::Manifests, request::Request, result::RowResult, spreadsheet},
-    ports::{
-        ApiError, Clock, Delivery, FetchError, Generated, GeneratedImage, ImageApi, Ports, Precondition, Queue as _,
-        Store as _,
-    },
-    settings::{GenerateSettings, SplitSettings},
-    split::{SplitError, SplitInput, SplitReport, split},
+    model::spreadsheet,
+    ports::{Clock, Queue as _},
 };
-use packshot_tests::clock::TestClock;
 use proptest::prelude::*;
 use serde_json::Value;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 mod forms;
+mod harness;
 mod notifications;
-use notifications::Recorder;
+use harness::{Harness, block_on, run_in_order};
 
-const KEY: &str = "incoming/spring/shoes.csv";
 const HEADER: [&str; 6] = ["sku", "title", "image_url", "brand", "n", "remark"];
-
-/// An API that always succeeds, after a random delay.
-struct SucceedingApi {
-    clock: Arc<TestClock>,
-    calls: AtomicUsize,
-}
-
-#[async_trait]
-impl ImageApi for SucceedingApi {
-    async fn generate(&self, request: &Request, idempotency_key: &str) -> Result<Generated, ApiError> {
-        tokio::time::sleep(Duration::from_millis(self.clock.random() % 5_000)).await;
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let image = |number| GeneratedImage::Url(format!("https://images.example.com/{idempotency_key}/{number}.png"));
-        Ok(Generated {
-            request_id: Some(idempotency_key.to_owned()),
-            model_actual: Some(request.model.clone()),
-            images: (0..request.n).map(image).collect(),
-        })
-    }
-
-    async fn fetch(&self, url: &str, _max_bytes: usize) -> Result<Bytes, FetchError> {
-        Err(FetchError::Refused { detail: format!("unexpected fetch of {url}") })
-    }
-}
-
-/// All stages with ports in memory. Nothing runs by itself: a test calls each step.
-struct Harness {
-    ports: Ports,
-    settings: GenerateSettings,
-    worker: Worker,
-    rows: Arc<MemoryQueue>,
-    api: Arc<SucceedingApi>,
-    clock: Arc<TestClock>,
-    events: UnboundedReceiver<String>,
-    recorder: Arc<Recorder>,
-}
-
-impl Harness {
-    async fn with(csv: &[u8], seed: u64) -> Self {
-        let clock = Arc::new(TestClock::new(seed));
-        let (sender, mut events) = unbounded_channel();
-        let store = Arc::new(NotifyingStore::new(MemoryStore::new(clock.clone()), sender));
-        store.put(KEY, Bytes::copy_from_slice(csv), Precondition::Absent).await.unwrap();
-        assert_eq!(events.try_recv().unwrap(), KEY, "the event of the upload");
-        let rows = Arc::new(MemoryQueue::new(Duration::from_secs(3_600), None, None));
-        let retry = Arc::new(MemoryQueue::new(Duration::from_secs(3_600), None, None));
-        let api = Arc::new(SucceedingApi { clock: clock.clone(), calls: AtomicUsize::new(0) });
-        let settings = GenerateSettings { archive: false, ..GenerateSettings::default() };
-        let worker = Worker::new(&*clock, &settings);
-        let recorder = Arc::new(Recorder::default());
-        let ports = Ports {
-            store,
-            rows: rows.clone(),
-            retry,
-            images: api.clone(),
-            clock: clock.clone(),
-            metrics: recorder.clone(),
-            notifier: recorder.clone(),
-        };
-        Self { ports, settings, worker, rows, api, clock, events, recorder }
-    }
-
-    async fn split(&self) -> Job {
-        match self.try_split().await.unwrap() {
-            SplitReport::Split(job) => *job,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn try_split(&self) -> Result<SplitReport, SplitError> {
-        let source = SplitInput {
-            bucket: "memory".into(),
-            key: KEY.into(),
-            version_id: None,
-            etag: None,
-            edition: String::new(),
-            round: 0,
-        };
-        split(&self.ports, &SplitSettings::default(), source, self.deadline()).await
-    }
-
-    fn deadline(&self) -> jiff::Timestamp {
-        self.clock.now() + Duration::from_secs(900)
-    }
-
-    async fn generate(&self, batch: Vec<Delivery>) {
-        let receipts: BTreeMap<String, String> = batch.iter().map(|d| (d.id.clone(), d.receipt.clone())).collect();
-        let back = generate(&self.ports, &self.settings, &self.worker, batch, self.deadline()).await;
-        for (_, receipt) in receipts.iter().filter(|(id, _)| !back.contains(id)) {
-            self.rows.delete(receipt);
-        }
-    }
-
-    async fn generate_all(&self) {
-        while !self.rows.is_empty() {
-            self.generate(self.rows.receive(10).await).await;
-        }
-    }
-
-    /// The events since the last call.
-    fn changed(&mut self) -> Vec<Changed> {
-        let keys = std::iter::from_fn(|| self.events.try_recv().ok());
-        keys.enumerate().map(|(id, key)| Changed { id: id.to_string(), keys: vec![key] }).collect()
-    }
-
-    async fn merge(&self, batch: Vec<Changed>) {
-        assert_eq!(merge(&self.ports, batch).await, [""; 0]);
-    }
-
-    async fn read(&self, key: &str) -> String {
-        let object = self.ports.store.open(key, None).await.unwrap().unwrap_or_else(|| panic!("no {key}"));
-        let chunks: Vec<Bytes> = object.body.try_collect().await.unwrap();
-        String::from_utf8(chunks.concat()).unwrap()
-    }
-}
 
 /// The content of a field.
 fn text() -> impl Strategy<Value = String> {
@@ -265,23 +133,6 @@ fn timeless(manifest: &str) -> Vec<Value> {
     let completed = lines.iter().filter(|line| line["status"] == "completed");
     assert_eq!(completed.map(|line| line["fingerprint"].to_string()).collect::<BTreeSet<_>>(), paid);
     lines
-}
-
-/// Runs with Tokio's clock paused, so that waits take no time.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(future)
-}
-
-/// Runs each stage once, in order.
-async fn run_in_order(csv: &[u8]) -> (Harness, Job, Manifests) {
-    let mut harness = Harness::with(csv, 1).await;
-    let job = harness.split().await;
-    harness.generate_all().await;
-    let changed = harness.changed();
-    harness.merge(changed).await;
-    let files = Manifests::of(&job.catalog, &job.job);
-    (harness, job, files)
 }
 
 fn shuffle<T>(items: &mut [T], clock: &dyn Clock) {

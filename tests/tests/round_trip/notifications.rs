@@ -1,74 +1,26 @@
 //! Notifications and the sweep: subscribers are notified once of each end of a job, and a job whose last event was lost is ended by
 //! the sweep.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
-use async_trait::async_trait;
 use packshot_pipeline::{
-    merge::sweep::{SweepError, sweep},
+    merge::{
+        Changed, merge,
+        sweep::{SweepError, sweep},
+    },
     model::{
         event::MetricEvent,
-        keys,
-        notification::Notification,
+        job::Job,
+        keys::{self, Manifests},
         result::{Failed, RowResult},
         summary::Status,
     },
-    ports::{MetricsRecorder, Notifier, NotifyError},
+    ports::{Clock as _, Precondition, Store as _},
+    split::SplitReport,
 };
 use serde_json::Value;
 
-use super::*;
-
-/// Records metric events and notifications. Can be made unreachable for notifications.
-#[derive(Default)]
-pub(super) struct Recorder {
-    metrics: Mutex<Vec<MetricEvent>>,
-    published: Mutex<Vec<Notification>>,
-    unreachable: AtomicBool,
-}
-
-impl MetricsRecorder for Recorder {
-    fn record(&self, event: MetricEvent) {
-        self.metrics.lock().unwrap().push(event);
-    }
-}
-
-#[async_trait]
-impl Notifier for Recorder {
-    async fn publish(&self, notification: &Notification) -> Result<(), NotifyError> {
-        if self.unreachable.load(Ordering::Relaxed) {
-            return Err(NotifyError::Unsent { detail: "unreachable".into() });
-        }
-        self.published.lock().unwrap().push(notification.clone());
-        Ok(())
-    }
-}
-
-impl Recorder {
-    fn published(&self) -> Vec<(Status, u64)> {
-        self.published
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|notification| (notification.status, notification.counts.completed))
-            .collect()
-    }
-
-    /// The age of the oldest unfinished job at each sweep, in seconds.
-    fn ages(&self) -> Vec<u64> {
-        let metrics = self.metrics.lock().unwrap();
-        let age =
-            |event: &MetricEvent| if let MetricEvent::Swept { oldest } = event { Some(oldest.as_secs()) } else { None };
-        metrics.iter().filter_map(age).collect()
-    }
-
-    fn count(&self, event: MetricEvent) -> usize {
-        self.metrics.lock().unwrap().iter().filter(|recorded| **recorded == event).count()
-    }
-}
+use super::harness::{Harness, block_on};
 
 const CSV: &[u8] = b"sku,title,image_url,brand,n,remark\na,mug,https://cdn.example.com/a.png,,1,\nb,cup,https://cdn.example.com/b.png,,1,\n";
 
