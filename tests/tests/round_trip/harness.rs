@@ -21,7 +21,7 @@ use packshot_pipeline::{
     },
     ports::{
         ApiError, Clock as _, Delivery, FetchError, Generated, GeneratedImage, ImageApi, MetricsRecorder, Notifier,
-        NotifyError, Ports, Precondition, Queue as _, Store as _,
+        NotifyError, Ports, Precondition, Store as _,
     },
     settings::{GenerateSettings, SplitSettings},
     split::{SplitError, SplitInput, SplitReport, split},

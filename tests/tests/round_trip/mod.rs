@@ -7,7 +7,7 @@ use std::{
 };
 
 use packshot_pipeline::{
-    model::spreadsheet,
+    model::{result::RowResult, spreadsheet},
     ports::{Clock, Queue as _},
 };
 use proptest::prelude::*;

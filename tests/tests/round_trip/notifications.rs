@@ -15,7 +15,7 @@ use packshot_pipeline::{
         result::{Failed, RowResult},
         summary::Status,
     },
-    ports::{Clock as _, Precondition, Store as _},
+    ports::{Clock as _, Precondition},
     split::SplitReport,
 };
 use serde_json::Value;
