@@ -57,6 +57,7 @@ const FILES: [(&str, Rewrite); 35] = [
     ("ledger-failed-without-call.json", ledger_entry),
     ("ledger-failed.json", ledger_entry),
     ("ledger-released.json", ledger_entry),
+    ("ledger-with-nonces.json", ledger_entry),
     ("ledger-with-others.json", ledger_entry),
     ("merge-part.json", compact::<PartProvenance>),
     ("merge-so-far.json", compact::<RunningTally>),

@@ -36,6 +36,11 @@ pub struct Entry {
     /// such a job neither pays for its outcome again nor starts with new limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<JobEntry>,
+    /// Nonce of the write that released the claim or gave up. If the answer to that write is lost, its worker recognises it
+    /// by this nonce: another worker's write can be equal in everything else. Absent in a claim, in an outcome, and in what
+    /// earlier versions wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_by: Option<String>,
 }
 
 /// The state of a fingerprint for a job that is not its last requester.
@@ -51,6 +56,9 @@ pub struct JobEntry {
     pub spent: RetryUsage,
     /// As [`Entry::state`], but never [`State::Claimed`].
     pub state: State,
+    /// As [`Entry::written_by`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_by: Option<String>,
 }
 
 /// Number of jobs in [`Entry::others`]. More than a few at once are rare; the least recent one is dropped.
@@ -212,7 +220,17 @@ impl Entry {
     #[must_use]
     pub fn new(fingerprint: Fingerprint, series: RetryScope) -> Self {
         let (spent, others) = (RetryUsage::default(), Vec::new());
-        Self { v: VERSION, fingerprint, series, calls: 0, unknown: 0, spent, state: State::Released, others }
+        Self {
+            v: VERSION,
+            fingerprint,
+            series,
+            calls: 0,
+            unknown: 0,
+            spent,
+            state: State::Released,
+            others,
+            written_by: None,
+        }
     }
 
     /// The outcome that rows of a job use: the job's own, or one of another job that may still be reused.
@@ -238,18 +256,18 @@ impl Entry {
         fresh
     }
 
-    /// The state for a job: scope, calls, unknown outcomes, state.
-    fn of_job(&self, job: &JobId) -> Option<(&RetryScope, u32, u32, &State)> {
+    /// The state for a job: scope, calls, unknown outcomes, state, nonce.
+    fn of_job(&self, job: &JobId) -> Option<(&RetryScope, u32, u32, &State, &Option<String>)> {
         if self.series.job == *job {
-            return Some((&self.series, self.calls, self.unknown, &self.state));
+            return Some((&self.series, self.calls, self.unknown, &self.state, &self.written_by));
         }
         let other = self.others.iter().find(|other| other.series.job == *job)?;
-        Some((&other.series, other.calls, other.unknown, &other.state))
+        Some((&other.series, other.calls, other.unknown, &other.state, &other.written_by))
     }
 
     /// The failure of a job, if it has failed.
     fn failure_of(&self, job: &JobId) -> Option<TerminalFailure> {
-        let (series, calls, unknown, state) = self.of_job(job)?;
+        let (series, calls, unknown, state, _) = self.of_job(job)?;
         match state {
             State::Failed(failure) => {
                 Some(TerminalFailure { failure: failure.clone(), round: series.round, calls, unknown })
@@ -264,8 +282,10 @@ impl Entry {
         let state = State::Completed(outcome);
         if self.series.job == series.job {
             self.state = state;
+            self.written_by = None;
         } else if let Some(other) = self.others.iter_mut().find(|other| other.series.job == series.job) {
             other.state = state;
+            other.written_by = None;
         } else {
             // The job was dropped from the list meanwhile, with its counters.
             self.others.push(JobEntry {
@@ -274,6 +294,7 @@ impl Entry {
                 unknown: 0,
                 spent: RetryUsage::default(),
                 state,
+                written_by: None,
             });
         }
         self
@@ -289,14 +310,15 @@ impl Entry {
                 unknown: 0,
                 spent: RetryUsage::default(),
                 state: State::Released,
+                written_by: None,
             });
-            let Self { v, fingerprint, series, calls, unknown, spent, state, mut others } = self;
-            others.push(JobEntry { series, calls, unknown, spent, state });
+            let Self { v, fingerprint, series, calls, unknown, spent, state, mut others, written_by } = self;
+            others.push(JobEntry { series, calls, unknown, spent, state, written_by });
             if others.len() > MAX_OTHERS {
                 others.remove(0);
             }
-            let JobEntry { series, calls, unknown, spent, state } = next;
-            self = Self { v, fingerprint, series, calls, unknown, spent, state, others };
+            let JobEntry { series, calls, unknown, spent, state, .. } = next;
+            self = Self { v, fingerprint, series, calls, unknown, spent, state, others, written_by: None };
         }
         if matches!(self.state, State::Failed(_)) {
             // A person has requested the row again since the failure.
@@ -305,11 +327,12 @@ impl Entry {
         // A late message of an earlier round must not lower the round.
         self.series.round = self.series.round.max(series.round);
         self.state = State::Released;
+        self.written_by = None;
         self
     }
 
-    /// Whether this entry is `written`, apart from a late outcome of another job. A claim is recognised by its nonce, any
-    /// other state by equality.
+    /// Whether this entry is `written`, apart from a late outcome of another job. The nonce tells it from another worker's:
+    /// that of the claim, or else [`Entry::written_by`].
     #[must_use]
     pub fn is_as_written(&self, written: &Self) -> bool {
         match &written.state {
@@ -324,7 +347,7 @@ impl Entry {
     /// worker's write can have left the same bytes.
     #[must_use]
     pub fn proves_effect_of(&self, written: &Self, own: Option<&Claim>, now: Timestamp) -> bool {
-        let Some(current @ (_, _, unknown, _)) = self.of_job(&written.series.job) else { return false };
+        let Some(current @ (_, _, unknown, _, _)) = self.of_job(&written.series.job) else { return false };
         let failed = matches!(written.state, State::Failed(_)) && Some(current) == written.of_job(&written.series.job);
         failed || unknown >= written.unknown && own.is_some_and(|claim| now < claim.until)
     }

@@ -33,7 +33,8 @@ use crate::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4 * 24 * 3600);
 /// With more port calls than this a run counts as an endless loop.
 const MAX_CALLS: u64 = 20_000;
-const MAX_CALLS_PER_ROW: u64 = 1_000;
+/// A row that changes after its part is full costs the merger a read of all 1,000 results of the part, each time.
+const MAX_CALLS_PER_ROW: u64 = 4_000;
 
 pub(crate) struct SimState {
     pub(crate) plan: Plan,

@@ -133,8 +133,8 @@ fn counted_and_claimed_elsewhere(mut entry: Entry) -> Entry {
 }
 
 fn claimed_for_another_job(entry: Entry) -> Entry {
-    let Entry { v, fingerprint, series, calls, unknown, spent, state, mut others } = entry;
-    others.push(JobEntry { series, calls, unknown, spent, state });
+    let Entry { v, fingerprint, series, calls, unknown, spent, state, mut others, written_by } = entry;
+    others.push(JobEntry { series, calls, unknown, spent, state, written_by });
     claimed_elsewhere(Entry { v, others, ..Entry::new(fingerprint, RetryScope { job: job("b"), round: 0 }) })
 }
 
@@ -168,6 +168,22 @@ async fn a_count_of_another_worker_is_not_recorded_again() {
             assert_eq!((batch.back.len(), harness.metrics()), (1, vec![refused(false)]));
             assert_eq!(harness.entry(&mug).await.unknown, 1);
         }
+    }
+}
+
+/// Another worker counted the dead claim, claimed, was throttled and released: its entry is equal to what this worker tried
+/// to write, except for the nonce.
+#[tokio::test(start_paused = true)]
+async fn an_equal_entry_of_another_worker_is_not_taken_for_the_own() {
+    fn counted_and_released_elsewhere(mut entry: Entry) -> Entry {
+        entry.count_unknown();
+        Entry { state: State::Released, written_by: Some("theirs".into()), ..entry }
+    }
+    for answer in possibly_written() {
+        let (mut harness, mug) = setup(1);
+        calls_then_loses(&mut harness, &mug, answer, Effect::Never(counted_and_released_elsewhere)).await;
+        assert!(!harness.metrics().contains(&MetricEvent::OutcomeUnknown), "{:?}", harness.metrics());
+        assert_eq!(harness.entry(&mug).await.unknown, 1);
     }
 }
 

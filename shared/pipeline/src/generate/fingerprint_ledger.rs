@@ -115,11 +115,12 @@ impl<'a> FingerprintLedger<'a> {
         died: bool,
     ) -> Result<ClaimOutcome, GenerateError> {
         let Invocation { ports, settings, worker, .. } = self.invocation;
-        let (nonce, at) = (format!("{:016x}", ports.clock.random()), ports.clock.now());
+        let (nonce, at) = (self.invocation.nonce(), ports.clock.now());
         let until = at.checked_add(settings.request_timeout + LEASE_MARGIN).unwrap_or(Timestamp::MAX);
         let claim = Claim { nonce, worker: worker.id.clone(), at, until };
         entry.calls += 1;
         entry.state = State::Claimed(claim.clone());
+        entry.written_by = None;
         let etag = match self.write(&mut entry, etag, None, died).await? {
             WriteOutcome::Landed(etag) => etag,
             WriteOutcome::Overtaken(read) => return Ok(ClaimOutcome::NotClaimed(read)),
@@ -159,6 +160,7 @@ impl<'a> FingerprintLedger<'a> {
         let mut next = active.entry.clone();
         count(&mut next);
         next.state = state;
+        next.written_by = Some(active.claim.nonce.clone());
         let counts = next.unknown > active.entry.unknown;
         let outcome = self.write(&mut next, Some(active.etag), Some(&active.claim), counts).await?;
         Ok((next, outcome))
@@ -211,9 +213,6 @@ impl<'a> FingerprintLedger<'a> {
                     precondition = Precondition::Matches(etag);
                 }
                 LedgerRead::Entry(Some(Versioned { value, etag })) if value.is_as_written(next) => {
-                    // After our lease, an equal entry can also be another worker's: it counted our call, claimed, was
-                    // throttled and released. And another worker's late outcome can hide a count of ours. No content
-                    // tells these apart, so in either case the metric is off by one; the ledger is not.
                     record(true);
                     next.others = value.others;
                     return Ok(WriteOutcome::Landed(etag));

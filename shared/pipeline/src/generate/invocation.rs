@@ -54,6 +54,11 @@ impl Invocation<'_> {
         Duration::from_nanos(self.ports.clock.random().checked_rem(nanos.saturating_add(1)).unwrap_or(0))
     }
 
+    /// Identifies one write, so that its worker recognises it.
+    pub(super) fn nonce(self) -> String {
+        format!("{:016x}", self.ports.clock.random())
+    }
+
     /// Waits until a call may start, but not so long that the call could no longer end in time.
     pub(super) async fn admit(self) -> Result<Admission, GenerateError> {
         loop {

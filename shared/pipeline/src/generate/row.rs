@@ -270,6 +270,7 @@ impl<'a> RowTask<'a> {
             "a worker died during the call, which may have been billed; redrive the row to call again".into(),
         );
         entry.state = State::Failed(failure.clone());
+        entry.written_by = Some(self.invocation.nonce());
         let outcome = self.ledger.write(&mut entry, etag, None, died).await?;
         self.after_ending(outcome, failure, &entry).await
     }
