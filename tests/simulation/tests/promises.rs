@@ -57,15 +57,9 @@ fn every_seed_keeps_every_promise() {
 /// Seeds that once broke a promise and are outside the range of the other tests.
 #[test]
 fn seeds_that_once_broke_a_promise_keep_it() {
-    for seed in [
-        301_068_517,
-        511_779_189,
-        778_461_044,
-        150_659_899_927,
-        389_869_407_113,
-        673_744_297_475,
-        857_140_449_242,
-    ] {
+    for seed in
+        [301_068_517, 511_779_189, 778_461_044, 150_659_899_927, 389_869_407_113, 673_744_297_475, 857_140_449_242]
+    {
         assert_eq!(run_plan(Plan::of(seed), false).broken, None, "seed {seed}");
     }
 }
